@@ -1,0 +1,26 @@
+"""`python -m gateway` runs one gateway."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from gateway.settings import GatewaySettings
+from shared import flags
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m gateway") -> int:
+    """Read the settings and run until told to stop; returns the exit code."""
+    settings = flags.parse(
+        GatewaySettings,
+        argv,
+        prog=prog,
+        description="A gRPC gateway: takes requests and streams what workers answer.",
+    )
+    from gateway.app import run  # After the settings: a typo should not wait for imports.
+
+    return run(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""From a client's message to a request that can be queued, or an error that names the field. Pure.
+
+What only the model's tokenizer can tell (how long a prompt is in tokens) is the engine's to check;
+its refusal comes back with the same status and field.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from millstream.v1 import inference_pb2 as pb
+from shared.errors import InvalidRequest, Unsupported
+from shared.wire import Message, ModelCard, Sampling
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MOST_STOPS = 16
+LONGEST_STOP = 256
+MOST_LABELS = 16
+LONGEST_LABEL_KEY = 64
+LONGEST_LABEL = 256
+MOST_CHOICES = 16
+MOST_LOGPROBS = 20
+MOST_MESSAGES = 1024
+
+URGENCY: Mapping[int, int] = {
+    pb.PRIORITY_INTERACTIVE: 1,
+    pb.PRIORITY_UNSPECIFIED: 2,
+    pb.PRIORITY_STANDARD: 2,
+    pb.PRIORITY_BATCH: 3,
+}
+
+_RANGES: tuple[tuple[str, float, float, str], ...] = (
+    ("temperature", 0.0, 2.0, "from 0 to 2"),
+    ("min_p", 0.0, 1.0, "from 0 to 1"),
+    ("presence_penalty", -2.0, 2.0, "from -2 to 2"),
+    ("frequency_penalty", -2.0, 2.0, "from -2 to 2"),
+)
+
+
+def urgency(request: pb.GenerateRequest) -> int:
+    """The class a request queues in.
+
+    Raises:
+        InvalidRequest: A priority that is not known.
+    """
+    found = URGENCY.get(request.priority)
+    if found is None:
+        raise InvalidRequest(
+            f"priority {request.priority} is not known: want INTERACTIVE, STANDARD or BATCH",
+            field="priority",
+        )
+    return found
+
+
+def check_request_id(value: str) -> None:
+    """Refuse a request id that could not be a name.
+
+    Raises:
+        InvalidRequest: It is not 1 to 64 letters, digits, `_` and `-`.
+    """
+    if not REQUEST_ID.fullmatch(value):
+        raise InvalidRequest(
+            f"request_id {value[:80]!r} must be 1 to 64 letters, digits, '_' or '-'",
+            field="request_id",
+        )
+
+
+def check_labels(request: pb.GenerateRequest) -> tuple[tuple[str, str], ...]:
+    """The labels, within bounds.
+
+    Raises:
+        InvalidRequest: Too many, or one too long.
+    """
+    labels = tuple(sorted(request.labels.items()))
+    if len(labels) > MOST_LABELS:
+        raise InvalidRequest(f"{len(labels)} labels: at most {MOST_LABELS}", field="labels")
+    for key, value in labels:
+        if not 0 < len(key) <= LONGEST_LABEL_KEY or len(value) > LONGEST_LABEL:
+            raise InvalidRequest(
+                f"label {key[:80]!r}: keys have 1 to {LONGEST_LABEL_KEY} characters, "
+                f"values at most {LONGEST_LABEL}",
+                field="labels",
+            )
+    return labels
+
+
+def prompt_of(
+    request: pb.GenerateRequest, card: ModelCard
+) -> tuple[str | None, tuple[Message, ...] | None, tuple[int, ...] | None]:
+    """The one input that is set: prompt, messages or token ids.
+
+    Raises:
+        InvalidRequest: None or several are set, or it is empty or not the model's.
+    """
+    given = [
+        name
+        for name, present in (
+            ("prompt", request.HasField("prompt")),
+            ("messages", bool(request.messages)),
+            ("token_ids", bool(request.token_ids)),
+        )
+        if present
+    ]
+    if len(given) != 1:
+        raise InvalidRequest(
+            f"exactly one of prompt, messages and token_ids must be set, not "
+            f"{' and '.join(given) or 'none'}",
+            field=given[-1] if given else "prompt",
+        )
+    if given[0] == "prompt":
+        if not request.prompt:
+            raise InvalidRequest("prompt is empty", field="prompt")
+        return request.prompt, None, None
+    if given[0] == "messages":
+        return None, _messages(request, card), None
+    return None, None, _token_ids(request, card)
+
+
+def _messages(request: pb.GenerateRequest, card: ModelCard) -> tuple[Message, ...]:
+    if "chat" not in card.features:
+        raise InvalidRequest(
+            f"model {card.name!r} has no chat template: send a prompt", field="messages"
+        )
+    if len(request.messages) > MOST_MESSAGES:
+        raise InvalidRequest(
+            f"{len(request.messages)} messages: at most {MOST_MESSAGES}", field="messages"
+        )
+    for place, turn in enumerate(request.messages):
+        if not turn.role:
+            raise InvalidRequest(f"messages[{place}].role is empty", field=f"messages[{place}].role")
+    if not any(turn.content for turn in request.messages):
+        raise InvalidRequest("all messages are empty", field="messages")
+    return tuple(Message(turn.role, turn.content) for turn in request.messages)
+
+
+def _token_ids(request: pb.GenerateRequest, card: ModelCard) -> tuple[int, ...]:
+    ids = tuple(request.token_ids)
+    if len(ids) >= card.context_length:
+        raise InvalidRequest(
+            f"token_ids has {len(ids)} tokens and the context of {card.name!r} is "
+            f"{card.context_length}: nothing could be generated",
+            field="token_ids",
+        )
+    if max(ids) >= card.vocab_size:
+        place, token = next((p, t) for p, t in enumerate(ids) if t >= card.vocab_size)
+        raise InvalidRequest(
+            f"token_ids[{place}] is {token} and the vocabulary of {card.name!r} ends at "
+            f"{card.vocab_size - 1}",
+            field="token_ids",
+        )
+    return ids
+
+
+def sampling_of(request: pb.GenerateRequest, card: ModelCard, prompt_tokens: int) -> Sampling:
+    """The sampling parameters, within their ranges and what the model's engine can do.
+
+    Args:
+        request: The client's message.
+        card: The model.
+        prompt_tokens: Tokens of the prompt as far as they are known, else 1.
+
+    Raises:
+        InvalidRequest: A value out of its range.
+        Unsupported: A feature the engine does not have.
+    """
+    given = request.sampling
+    for name, low, high, allowed in _RANGES:
+        if given.HasField(name):
+            _in_range(name, getattr(given, name), low, high, allowed)
+    if given.HasField("top_p") and not (0.0 < given.top_p <= 1.0):
+        _refuse("top_p", given.top_p, "above 0, up to 1")
+    if given.HasField("repetition_penalty"):
+        penalty = given.repetition_penalty
+        if not (0.0 < penalty and math.isfinite(penalty)):
+            _refuse("repetition_penalty", penalty, "above 0")
+    if given.HasField("logprobs") and given.logprobs > MOST_LOGPROBS:
+        _refuse("logprobs", given.logprobs, f"from 0 to {MOST_LOGPROBS}")
+    if given.HasField("n") and not 1 <= given.n <= MOST_CHOICES:
+        _refuse("n", given.n, f"from 1 to {MOST_CHOICES}")
+    if given.HasField("max_tokens"):
+        room = card.context_length - prompt_tokens
+        if not 1 <= given.max_tokens <= room:
+            _refuse(
+                "max_tokens", given.max_tokens,
+                f"from 1 to {room}, what the context of {card.context_length} leaves",
+            )  # fmt: skip
+    _features(request, card)
+    return Sampling(
+        max_tokens=given.max_tokens if given.HasField("max_tokens") else None,
+        temperature=given.temperature if given.HasField("temperature") else None,
+        top_p=given.top_p if given.HasField("top_p") else None,
+        top_k=given.top_k if given.HasField("top_k") else None,
+        min_p=given.min_p if given.HasField("min_p") else None,
+        stop=_stops(given),
+        seed=given.seed if given.HasField("seed") else None,
+        presence_penalty=given.presence_penalty,
+        frequency_penalty=given.frequency_penalty,
+        repetition_penalty=given.repetition_penalty if given.HasField("repetition_penalty") else 1.0,
+        logprobs=given.logprobs if given.HasField("logprobs") else None,
+        ignore_eos=given.ignore_eos,
+        n=given.n if given.HasField("n") else 1,
+    )
+
+
+def _features(request: pb.GenerateRequest, card: ModelCard) -> None:
+    given = request.sampling
+    if given.n > 1 and "n" not in card.features:
+        raise Unsupported(f"model {card.name!r} generates one choice only", field="sampling.n")
+    if given.HasField("logprobs") and "logprobs" not in card.features:
+        raise Unsupported(
+            f"model {card.name!r} gives no log probabilities", field="sampling.logprobs"
+        )
+
+
+def _stops(given: pb.Sampling) -> tuple[str, ...]:
+    stops = tuple(given.stop)
+    if len(stops) > MOST_STOPS:
+        raise InvalidRequest(
+            f"sampling.stop has {len(stops)} strings: at most {MOST_STOPS}", field="sampling.stop"
+        )
+    for place, stop in enumerate(stops):
+        if not 0 < len(stop) <= LONGEST_STOP:
+            raise InvalidRequest(
+                f"sampling.stop[{place}] has {len(stop)} characters: want 1 to {LONGEST_STOP}",
+                field="sampling.stop",
+            )
+    return stops
+
+
+def _in_range(name: str, value: float, low: float, high: float, allowed: str) -> None:
+    if not low <= value <= high:  # NaN is outside of every range.
+        _refuse(name, value, allowed)
+
+
+def _refuse(name: str, value: float, allowed: str) -> None:
+    raise InvalidRequest(
+        f"sampling.{name} is {value:g} and must be {allowed}", field=f"sampling.{name}"
+    )

@@ -1,0 +1,131 @@
+"""The fast way out: many encoded messages of a stream in one DATA frame, past h2's bookkeeping."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from struct import Struct
+from typing import TYPE_CHECKING, cast
+
+from grpclib.exceptions import StreamTerminatedError
+from h2.connection import ConnectionState
+from h2.stream import StreamState
+
+from gateway.grpc.http2 import GuardedH2
+
+if TYPE_CHECKING:
+    from gateway.grpc.stream import RpcStream
+
+MAX_FRAME = 64 * 2**10
+"""Bytes; peers may allow frames of 16 MiB, and one write must not overfill the buffer."""
+
+_PREFIX = Struct(">BI").pack
+_FRAME_HEADER = Struct(">BHBBI").pack
+_SENDABLE = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
+
+
+class ResponseWriter:
+    """Writes the response messages of one call.
+
+    `write` never waits and either takes all messages or none; `send` waits for room. Call
+    `write`, and where it refuses, `send` what it refused (and all that follows, in order). Both
+    may be called from different tasks; while a `send` is under way `write` refuses.
+
+    Args:
+        stream: The server's side of the call.
+    """
+
+    __slots__ = ("_connection", "_h2", "_raw", "_sending", "_state", "_stream", "_transport")
+
+    def __init__(self, stream: RpcStream) -> None:
+        self._stream = stream
+        self._raw = stream._stream
+        self._connection = self._raw.connection
+        self._h2 = cast(GuardedH2, self._raw._h2_connection)
+        self._transport = self._raw._transport
+        # None where the client has reset the call before its handler began.
+        self._state = self._h2.streams.get(self._raw.id or 0)
+        self._sending = asyncio.Lock()
+
+    def write(self, messages: Sequence[bytes]) -> bool:
+        """Send the encoded messages now, as one DATA frame.
+
+        Returns:
+            Whether they were sent. Not before the headers are (the first `send` sends them), not
+            while a flow-control window or the socket's buffer has no room for all of them, and
+            not after the stream's end.
+        """
+        if (
+            not self._stream._send_initial_metadata_done
+            or not self._connection.write_ready.is_set()
+            or self._sending.locked()
+            or not self._open()
+        ):
+            return False
+        parts = [b""]
+        for message in messages:
+            parts.append(_PREFIX(0, len(message)))
+            parts.append(message)
+        data = b"".join(parts)
+        size = len(data)
+        if size > self._window() or size > self._h2.max_outbound_frame_size or size > MAX_FRAME:
+            return False
+        if not size:
+            return True
+        h2, state = self._h2, self._state
+        assert state is not None
+        if h2._data_to_send:  # frames that h2 has ready come first
+            self._connection.flush()
+        state.outbound_flow_control_window -= size
+        h2.outbound_flow_control_window -= size
+        h2.data_frames += 1
+        # DATA (type 0) without flags; the length takes 24 bits.
+        self._transport.write(
+            _FRAME_HEADER(size >> 16, size & 0xFFFF, 0, 0, state.stream_id) + data
+        )
+        self._stream._send_message_done = True
+        return True
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        """Send the encoded messages, after the headers where these are due, as room permits.
+
+        Raises:
+            StreamTerminatedError: The stream or its connection has ended.
+        """
+        async with self._sending:
+            if not self._stream._send_initial_metadata_done:
+                await self._stream.send_initial_metadata()
+            data = memoryview(b"".join(_PREFIX(0, len(m)) + m for m in messages))
+            while data:
+                room = await self._room()
+                self._h2.send_data(self._raw.id or 0, data[:room])
+                self._transport.write(self._h2.data_to_send())
+                data = data[room:]
+            self._stream._send_message_done = True
+
+    async def _room(self) -> int:
+        """Wait until the socket's buffer and both windows take a byte; how many they take."""
+        while True:
+            # Checked anew after each wait: others that woke with us may have filled the buffer.
+            while not self._connection.write_ready.is_set():
+                await self._connection.write_ready.wait()
+            if not self._open():
+                raise StreamTerminatedError("the stream has ended")
+            window = self._window()
+            if window > 0:
+                return min(window, self._h2.max_outbound_frame_size, MAX_FRAME)
+            self._raw.window_updated.clear()
+            await self._raw.window_updated.wait()
+
+    def _open(self) -> bool:
+        return (
+            self._state is not None
+            and self._state.state_machine.state in _SENDABLE
+            and self._h2.state_machine.state is ConnectionState.SERVER_OPEN
+            and not self._transport.is_closing()
+        )
+
+    def _window(self) -> int:
+        """Bytes that both flow-control windows allow; may be below 0."""
+        assert self._state is not None
+        return min(self._state.outbound_flow_control_window, self._h2.outbound_flow_control_window)

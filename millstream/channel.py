@@ -1,0 +1,108 @@
+"""A grpclib channel that survives a draining gateway, and how its failures are told.
+
+grpclib ends every call of a connection when the server says GOAWAY. The protocol's meaning is
+another: calls under way finish, new ones go to a new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ssl import SSLContext
+from typing import Any, Final
+
+from grpclib.client import Channel, Handler
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from grpclib.protocol import H2Protocol
+from hyperframe.frame import GoAwayFrame
+
+from shared.errors import DeadlineExceeded, Unavailable
+
+DEFAULT_PORT: Final = 50051
+
+
+class _Protocol(H2Protocol):
+    """One connection; a GOAWAY without an error only closes it to new calls."""
+
+    handler: Handler
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._frames: dict[type, Any] = self.connection._connection._frame_dispatch_table
+        self._fatal_goaway = self._frames[GoAwayFrame]
+        self._frames[GoAwayFrame] = self._on_goaway
+
+    def _on_goaway(self, frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
+        if frame.error_code != 0:
+            result: tuple[list[Any], list[Any]] = self._fatal_goaway(frame)
+            return result
+        self.handler.connection_lost = True  # The channel connects anew for the next call.
+        for stream_id, stream in list(self.processor.streams.items()):
+            if stream_id > frame.last_stream_id:
+                stream.__terminated__("the gateway is stopping and did not take this call")
+        return [], []
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._frames.clear()  # It refers back to this object.
+
+
+class DrainableChannel(Channel):
+    """A channel to one gateway."""
+
+    def __init__(self, host: str, port: int, tls: SSLContext | bool) -> None:
+        super().__init__(host, port, ssl=tls or None)
+        self._all: list[H2Protocol] = []
+
+    def _protocol_factory(self) -> H2Protocol:
+        self._all = [one for one in self._all if not _closed(one)]
+        protocol = _Protocol(Handler(), self._config, self._h2_config)
+        self._all.append(protocol)
+        return protocol
+
+    def close(self) -> None:
+        """Close the connection, and those that drain."""
+        super().close()
+        for protocol in self._all:
+            if not _closed(protocol):
+                protocol.processor.close()
+        self._all.clear()
+
+
+def _closed(protocol: H2Protocol) -> bool:
+    return not hasattr(protocol, "connection") or protocol.connection.is_closing()
+
+
+def split_target(target: str) -> tuple[str, int]:
+    """`host`, `host:port` or `[v6]:port` as host and port.
+
+    Raises:
+        ValueError: The port is no number from 1 to 65535.
+    """
+    host, colon, port = target.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        host, port = target, str(DEFAULT_PORT)
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"target {target!r}: want HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+@asynccontextmanager
+async def told(target: str) -> AsyncIterator[None]:
+    """Raise what goes wrong in a call as an error of `shared.errors`."""
+    from gateway.status import from_grpc
+
+    try:
+        yield
+    except GRPCError as error:
+        raise from_grpc(error) from error
+    except TimeoutError as error:
+        raise DeadlineExceeded("the deadline passed") from error
+    except (StreamTerminatedError, ProtocolError) as error:
+        raise Unavailable(f"the connection to {target} broke: {error}") from error
+    except OSError as error:
+        if isinstance(error, TimeoutError) and error.errno is None:  # Not the network's own.
+            raise DeadlineExceeded("the deadline passed") from error
+        reason = error.strerror or error
+        raise Unavailable(f"no gateway at {target}: {reason}", retry_after=1.0) from error

@@ -1,0 +1,189 @@
+"""The typed asynchronous client.
+
+async with Client("127.0.0.1:50051") as client:
+    async for delta in client.generate(prompt="Once upon a time", max_tokens=64):
+        print(delta.text, end="", flush=True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ssl import SSLContext
+from typing import Self, Unpack
+
+from millstream.answers import (
+    Completion,
+    Delta,
+    Finished,
+    Model,
+    Started,
+    Timing,
+    TokenLogprobs,
+    Usage,
+    model_of,
+)
+from millstream.channel import DrainableChannel, split_target, told
+from millstream.generation import Generation
+from millstream.questions import Options, Priority, Turn, question
+from millstream.v1 import inference_pb2 as pb
+from millstream.v1.inference_grpc import InferenceStub
+
+__all__ = [
+    "Client",
+    "Completion",
+    "Delta",
+    "Finished",
+    "Generation",
+    "Model",
+    "Options",
+    "Priority",
+    "Started",
+    "Timing",
+    "TokenLogprobs",
+    "Turn",
+    "Usage",
+]
+
+
+class Client:
+    """Calls one gateway, over one connection made when it is first needed.
+
+    Every method raises the classes of `shared.errors`: `Unavailable` where no gateway answers,
+    `InvalidRequest` with the field at fault, `Overloaded` with the time to wait, and so on.
+
+    Args:
+        target: `HOST:PORT`.
+        tls: True for the system's authorities, or a context (own authority, client certificate).
+        metadata: Sent with every call.
+        api_key: Sent as `authorization: Bearer`.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        tls: bool | SSLContext = False,
+        metadata: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self.target = target
+        self._host, self._port = split_target(target)
+        self._tls = tls
+        self._metadata = dict(metadata or {})
+        if api_key is not None:
+            self._metadata["authorization"] = f"Bearer {api_key}"
+        self._channel: DrainableChannel | None = None
+
+    async def __aenter__(self) -> Self:
+        """Nothing yet: the first call connects."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls under way end with `Unavailable`."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Iterable[Turn] | None = None,
+        token_ids: Iterable[int] | None = None,
+        model: str = "",
+        deadline: float | None = None,
+        **options: Unpack[Options],
+    ) -> Generation:
+        """Stream one generation; nothing is sent before the first piece is asked for.
+
+        Args:
+            prompt: Text to continue; or give one of the next two.
+            messages: A conversation: mappings or pairs of role and content.
+            token_ids: A prompt tokenized already.
+            model: The served name; may be empty where exactly one is served.
+            deadline: Seconds after which the call ends with `DeadlineExceeded`.
+            **options: See `Options`.
+        """
+        request = question(model, prompt, messages, token_ids, options)
+        return Generation(self._stub, self._metadata, self.target, request, deadline)
+
+    async def complete(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Iterable[Turn] | None = None,
+        token_ids: Iterable[int] | None = None,
+        model: str = "",
+        deadline: float | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """Generate and return the whole answer; arguments as of `generate`."""
+        request = question(model, prompt, messages, token_ids, options)
+        answer = Generation(self._stub, self._metadata, self.target, request, deadline)
+        count = max(1, request.sampling.n)
+        texts: list[list[str]] = [[] for _ in range(count)]
+        ids: list[list[int]] = [[] for _ in range(count)]
+        async with answer:
+            async for delta in answer:
+                texts[delta.choice].append(delta.text)
+                ids[delta.choice].extend(delta.token_ids)
+        assert answer.started is not None
+        assert answer.finished is not None
+        joined = tuple("".join(pieces) for pieces in texts)
+        return Completion(
+            joined[0], joined, tuple(tuple(one) for one in ids), answer.started, answer.finished
+        )
+
+    async def cancel(self, request_id: str, *, deadline: float | None = None) -> None:
+        """End a request by its id, from anywhere.
+
+        Raises:
+            UnknownRequest: No gateway runs it.
+        """
+        async with told(self.target):
+            await self._stub().Cancel(
+                pb.CancelRequest(request_id=request_id), timeout=deadline, metadata=self._metadata
+            )
+
+    async def models(self, *, deadline: float | None = None) -> list[Model]:
+        """List what workers serve now."""
+        async with told(self.target):
+            response = await self._stub().ListModels(
+                pb.ListModelsRequest(), timeout=deadline, metadata=self._metadata
+            )
+            return [model_of(one) for one in response.models]
+
+    async def model(self, name: str, *, deadline: float | None = None) -> Model:
+        """Describe one model.
+
+        Raises:
+            UnknownModel: No worker serves it.
+        """
+        async with told(self.target):
+            response = await self._stub().GetModel(
+                pb.GetModelRequest(name=name), timeout=deadline, metadata=self._metadata
+            )
+            return model_of(response.model)
+
+    async def health(self, service: str = "", *, deadline: float | None = None) -> bool:
+        """Whether the gateway, a service or a model says SERVING."""
+        from grpclib.health.v1.health_grpc import HealthStub
+        from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+        async with told(self.target):
+            response = await HealthStub(self._connection()).Check(
+                HealthCheckRequest(service=service), timeout=deadline, metadata=self._metadata
+            )
+            return bool(response.status == HealthCheckResponse.SERVING)
+
+    def _connection(self) -> DrainableChannel:
+        if self._channel is None:
+            self._channel = DrainableChannel(self._host, self._port, self._tls)
+        return self._channel
+
+    def _stub(self) -> InferenceStub:
+        return InferenceStub(self._connection())

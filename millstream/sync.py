@@ -1,0 +1,197 @@
+"""The client for code that does not use asyncio: one background thread a client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
+from ssl import SSLContext
+from typing import Any, Self, TypeVar, Unpack
+
+from millstream.answers import Completion, Delta, Finished, Model, Started
+from millstream.client import Client
+from millstream.generation import Generation
+from millstream.questions import Options, Turn
+
+T = TypeVar("T")
+
+
+class SyncClient:
+    """As `Client`, blocking. May be used from several threads at once.
+
+    Args:
+        target: `HOST:PORT`.
+        tls: True for the system's authorities, or a context.
+        metadata: Sent with every call.
+        api_key: Sent as `authorization: Bearer`.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        tls: bool | SSLContext = False,
+        metadata: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self._client = Client(target, tls=tls, metadata=metadata, api_key=api_key)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Nothing yet: the first call starts the thread and connects."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is under way, close the connection and end the thread."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Iterable[Turn] | None = None,
+        token_ids: Iterable[int] | None = None,
+        model: str = "",
+        deadline: float | None = None,
+        **options: Unpack[Options],
+    ) -> SyncGeneration:
+        """Stream one generation; arguments as of `Client.generate`."""
+        answer = self._client.generate(
+            prompt,
+            messages=messages,
+            token_ids=token_ids,
+            model=model,
+            deadline=deadline,
+            **options,
+        )
+        return SyncGeneration(self, answer)
+
+    def complete(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Iterable[Turn] | None = None,
+        token_ids: Iterable[int] | None = None,
+        model: str = "",
+        deadline: float | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """Generate and return the whole answer; arguments as of `Client.generate`."""
+        return self.run(
+            self._client.complete(
+                prompt,
+                messages=messages,
+                token_ids=token_ids,
+                model=model,
+                deadline=deadline,
+                **options,
+            )
+        )
+
+    def cancel(self, request_id: str, *, deadline: float | None = None) -> None:
+        """End a request by its id, from anywhere."""
+        self.run(self._client.cancel(request_id, deadline=deadline))
+
+    def models(self, *, deadline: float | None = None) -> list[Model]:
+        """List what workers serve now."""
+        return self.run(self._client.models(deadline=deadline))
+
+    def model(self, name: str, *, deadline: float | None = None) -> Model:
+        """Describe one model."""
+        return self.run(self._client.model(name, deadline=deadline))
+
+    def health(self, service: str = "", *, deadline: float | None = None) -> bool:
+        """Whether the gateway, a service or a model says SERVING."""
+        return self.run(self._client.health(service, deadline=deadline))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something on the client's thread and wait; an interrupt cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_run_loop, args=(self._loop,), name="millstream-client", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+
+class SyncGeneration:
+    """The pieces of one answer, in order: `for delta in generation`.
+
+    Who leaves the loop early uses `with`, or calls `cancel`.
+    """
+
+    def __init__(self, client: SyncClient, answer: Generation) -> None:
+        self._client = client
+        self._answer = answer
+
+    @property
+    def started(self) -> Started | None:
+        """Set before the first piece."""
+        return self._answer.started
+
+    @property
+    def finished(self) -> Finished | None:
+        """Set once the answer is complete."""
+        return self._answer.finished
+
+    def __iter__(self) -> Self:
+        """The pieces can be iterated over once."""
+        return self
+
+    def __next__(self) -> Delta:
+        """Wait for the next piece."""
+        delta = self._client.run(_next(self._answer))
+        if delta is None:
+            raise StopIteration
+        return delta
+
+    def cancel(self) -> None:
+        """End the call; nothing if it is over."""
+        self._client.run(self._answer.cancel())
+
+    def __enter__(self) -> Self:
+        """Nothing yet: the first piece starts the call."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cancel what is not over."""
+        self.cancel()
+
+
+async def _next(answer: Generation) -> Delta | None:
+    return await anext(answer, None)
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

@@ -1,0 +1,1 @@
+"""The public API: `inference.proto` and the stubs generated from it (`make proto`)."""

@@ -1,0 +1,191 @@
+"""Settings of a process: one frozen class each, built in `__main__` and passed down.
+
+A value comes from a flag, else from the process's environment variable
+(`MILLSTREAM_GATEWAY_NATS`), else, for what every process has, from the common one
+(`MILLSTREAM_NATS`), else from the default. A bad value stops the start: `load` collects every
+problem as a line of name, value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+COMMON_PREFIX = "MILLSTREAM_"
+COMMON = frozenset({"nats", "nats_creds", "nats_user", "nats_password_file"}) | {
+    "log_level",
+    "log_format",
+}
+NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["console", "json"]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+_SCHEMES = ("nats", "tls", "ws", "wss")
+
+
+class SettingsError(Exception):
+    """What is wrong with the settings, a line for each problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _CommonSource(EnvSettingsSource):
+    """The environment variables that all processes share."""
+
+    def __init__(self, settings: type[BaseSettings]) -> None:
+        super().__init__(settings, env_prefix=COMMON_PREFIX)
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__call__().items() if name in COMMON}
+
+
+class ProcessSettings(BaseSettings):
+    """What every process has."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
+
+    nats: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("nats://127.0.0.1:4222",), description="NATS servers, separated by commas"
+    )
+    nats_creds: Path | None = Field(None, description="a NATS credentials file (JWT and nkey)")
+    nats_user: str | None = Field(None, description="a user, where NATS asks for one")
+    nats_password_file: Path | None = Field(None, description="holds the user's password")
+    metrics_port: Port | None = Field(
+        None, description="serve Prometheus metrics here; 0 is any free port"
+    )
+    drain_grace: float = Field(
+        30.0, ge=0, allow_inf_nan=False, description="seconds that open work gets at a stop"
+    )
+    ready_file: Path | None = Field(None, description="written once the process is ready")
+    log_level: LogLevel = Field("info", description="debug, info, warning or error")
+    log_format: LogFormat = Field("console", description="console for people, json for machines")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the process's variables, then the common ones."""
+        return (init_settings, env_settings, _CommonSource(settings_cls))
+
+    @field_validator("nats", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(url.strip() for url in value.split(",") if url.strip())
+        return value
+
+    @field_validator("nats")
+    @classmethod
+    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in _SCHEMES or not parts.hostname:
+                raise ValueError("URLs like nats://HOST:4222, separated by commas")
+        if not urls:
+            raise ValueError("at least one URL like nats://HOST:4222")
+        return urls
+
+    @field_validator("nats_creds", "nats_password_file")
+    @classmethod
+    def _check_file(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("a file that exists")
+        return path
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    def nats_connect(self) -> tuple[tuple[str, Any], ...]:
+        """The options of nats-py's `connect` that carry credentials."""
+        options: list[tuple[str, Any]] = []
+        if self.nats_creds is not None:
+            options.append(("user_credentials", str(self.nats_creds)))
+        if self.nats_user is not None:
+            options.append(("user", self.nats_user))
+        if self.nats_password_file is not None:
+            options.append(("password", self.nats_password_file.read_text().strip()))
+        return tuple(options)
+
+
+Settings = TypeVar("Settings", bound=ProcessSettings)
+
+
+def load(cls: type[Settings], flags: Mapping[str, Any]) -> Settings:
+    """Build settings from flags (None is not given) and the environment.
+
+    Raises:
+        SettingsError: Some value is not allowed.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return cls(**given)
+    except ValidationError as error:
+        raise SettingsError(
+            [
+                f"{_source(cls, str(e['loc'][0]), given)}: {_shown(e['input'])} is not allowed: "
+                f"{_allowed(e['msg'])}"
+                for e in error.errors()
+            ]
+        ) from None
+
+
+def load_or_exit(cls: type[Settings], flags: Mapping[str, Any]) -> Settings:
+    """As `load`, but a problem ends the process with its lines and code 2."""
+    try:
+        return load(cls, flags)
+    except SettingsError as error:
+        exit_with(error)
+
+
+def exit_with(error: SettingsError) -> NoReturn:
+    """Print the problems and end with code 2."""
+    for problem in error.problems:
+        print(problem, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _source(cls: type[ProcessSettings], field: str, given: Mapping[str, Any]) -> str:
+    """How the user named the value: a flag or an environment variable."""
+    if field in given or field not in cls.model_fields:
+        return "--" + field.rstrip("s" if field == "engine_args" else "").replace("_", "-")
+    own = f"{cls.model_config.get('env_prefix', '')}{field}".upper()
+    common = f"{COMMON_PREFIX}{field}".upper()
+    return common if own not in os.environ and common in os.environ else own
+
+
+def _shown(value: object) -> str:
+    """A value for people, with the passwords of URLs hidden."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, list | tuple):
+        value = ",".join(str(item) for item in value)
+    return re.sub(r"(?<=//).*@", "***@", repr(str(value)))
+
+
+def _allowed(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Input ").replace("should", "must")

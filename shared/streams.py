@@ -1,0 +1,141 @@
+"""JetStream's streams and consumers, created by whoever starts first and the same for all."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import BadRequestError, NotFoundError
+
+from shared import subjects
+from shared.bus import Bus
+
+_DUPLICATE_WINDOW = 120.0
+_MAX_WAITING_PULLS = 10_000
+_UNLIMITED = -1
+
+
+class StreamConfigError(Exception):
+    """A stream or consumer exists with a configuration that cannot be changed to ours."""
+
+
+def stream_configs(max_queue: int, replicas: int) -> tuple[StreamConfig, StreamConfig]:
+    """The request stream and the resume stream.
+
+    Args:
+        max_queue: Queued requests a model and class, beyond which a publish is refused.
+        replicas: Copies of each message in a NATS cluster.
+    """
+    requests = StreamConfig(
+        name=subjects.STREAM,
+        subjects=list(subjects.STREAM_SUBJECTS),
+        retention=RetentionPolicy.WORK_QUEUE,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        discard_new_per_subject=True,
+        max_msgs_per_subject=max_queue,
+        max_consumers=_UNLIMITED,
+        duplicate_window=_DUPLICATE_WINDOW,
+        allow_msg_ttl=True,
+        num_replicas=replicas,
+    )
+    resume = StreamConfig(
+        name=subjects.RESUME_STREAM,
+        subjects=list(subjects.RESUME_SUBJECTS),
+        retention=RetentionPolicy.WORK_QUEUE,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        max_consumers=_UNLIMITED,
+        duplicate_window=_DUPLICATE_WINDOW,
+        allow_msg_ttl=True,
+        num_replicas=replicas,
+    )
+    return requests, resume
+
+
+async def ensure_streams(bus: Bus, max_queue: int, replicas: int = 1) -> None:
+    """Create both streams, or bring existing ones to this configuration.
+
+    Raises:
+        StreamConfigError: An existing stream differs in what cannot be changed, e.g. its storage.
+    """
+    jetstream = bus.client.jetstream(timeout=5)
+    for config in stream_configs(max_queue, replicas):
+        await _ensure_stream(jetstream, config)
+
+
+async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
+    assert config.name is not None  # noqa: S101
+    try:
+        existing = (await jetstream.stream_info(config.name)).config
+    except NotFoundError:
+        try:
+            await jetstream.add_stream(config)
+        except BadRequestError:  # Somebody else was first, perhaps with other limits.
+            existing = (await jetstream.stream_info(config.name)).config
+        else:
+            return
+    wrong = _differences(existing, config)
+    if not wrong:
+        return
+    try:
+        await jetstream.update_stream(config)
+    except BadRequestError as error:
+        raise StreamConfigError(
+            f"stream {config.name} exists with {', '.join(wrong)} and cannot be changed "
+            f"({error.description}): drain it and delete it with `nats stream rm {config.name}`, "
+            "or use another NATS account"
+        ) from error
+
+
+def _differences(existing: StreamConfig, wanted: StreamConfig) -> list[str]:
+    """Name the fields that are set in `wanted` and not so in `existing`."""
+    found = []
+    for field in fields(wanted):
+        want, have = getattr(wanted, field.name), getattr(existing, field.name)
+        if want is not None and want != have and not (want in (-1, 0) and have in (None, -1, 0)):
+            found.append(f"{field.name}={have!r} instead of {want!r}")
+    return found
+
+
+def consumer_config(model: str, urgency: int) -> ConsumerConfig:
+    """The durable consumer of one model and class.
+
+    A worker that hangs keeps its standing pulls until the server calls its connection stale, and
+    swallows what they deliver: a resume must be offered again sooner than other work.
+    """
+    return ConsumerConfig(
+        durable_name=subjects.consumer(model, urgency),
+        filter_subject=subjects.request(model, urgency),
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=0.15 if urgency == 0 else 1.0,
+        max_deliver=_UNLIMITED,
+        max_ack_pending=_UNLIMITED,
+        max_waiting=_MAX_WAITING_PULLS,
+    )
+
+
+async def ensure_consumers(bus: Bus, model: str) -> None:
+    """Create the consumers of every class of a model, or leave them as they are.
+
+    Raises:
+        StreamConfigError: One exists with a configuration that cannot be changed.
+    """
+    jetstream = bus.client.jetstream(timeout=5)
+    for urgency in range(len(subjects.CLASSES)):
+        config = consumer_config(model, urgency)
+        try:
+            await jetstream.add_consumer(subjects.stream_of(urgency), config)
+        except BadRequestError as error:
+            raise StreamConfigError(
+                f"consumer {config.durable_name} exists and cannot be changed "
+                f"({error.description}): delete it with `nats consumer rm`"
+            ) from error

@@ -1,0 +1,138 @@
+"""Train the bundled model: `python -m training.train --out workers/bundled/model`."""
+
+import argparse
+import math
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from training import batches, card, tokenizer
+from training.corpus import BOS, EOS, PAD, SPECIAL, Document, documents
+from training.evaluate import evaluate
+
+SEED = 20
+HELD_OUT_SEED = 21
+VOCABULARY = 1536
+MAX_POSITIONS = 1024
+ROW = 512
+BATCH = 6
+PEAK_RATE = 2.5e-3
+WARM_UP = 100
+
+
+def architecture() -> LlamaConfig:
+    """Return the shape of the model: three layers, grouped-query attention, tied embeddings."""
+    return LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=SPECIAL.index(BOS),
+        eos_token_id=SPECIAL.index(EOS),
+        pad_token_id=SPECIAL.index(PAD),
+    )
+
+
+def rate(step: int, steps: int) -> float:
+    """Return the learning rate: a linear warm-up, then a cosine down to a twentieth."""
+    if step < WARM_UP:
+        return PEAK_RATE * (step + 1) / WARM_UP
+    progress = (step - WARM_UP) / max(1, steps - WARM_UP)
+    return PEAK_RATE * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def fit(model: LlamaForCausalLM, ids: Tensor, labels: Tensor, steps: int) -> None:
+    """Train `model` in place for `steps` batches, with bfloat16 arithmetic."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+    )
+    model.train()
+    start = time.monotonic()
+    for step, (row_ids, row_labels) in enumerate(
+        batches.shuffled(ids, labels, BATCH, steps, seed=SEED)
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=row_ids, labels=row_labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 50 == 0 or step == steps - 1:
+            seconds = time.monotonic() - start
+            print(f"step {step:5d}  loss {loss.item():.3f}  {seconds:4.0f} s", flush=True)
+
+
+def save(model: LlamaForCausalLM, out: Path) -> None:
+    """Write the weights as bfloat16, with the configurations of model and generation."""
+    model.bfloat16().save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes files for its user only
+
+
+def unseen(known: set[str], count: int, *, plain: bool) -> list[Document]:
+    """Return documents from another seed whose text is not in `known`."""
+    fresh = (
+        document
+        for document in documents(HELD_OUT_SEED, 40 * count)
+        if (document.turns[0].role == "text") == plain and document.render() not in known
+    )
+    return list(islice(fresh, count))
+
+
+def main() -> None:
+    """Make the corpus, learn the tokenizer, train, save, evaluate and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
+    parser.add_argument("--steps", type=int, default=1600, help="batches to train on")
+    parser.add_argument("--documents", type=int, default=50_000, help="size of the corpus")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads to use")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(SEED)
+
+    texts = list(documents(SEED, options.documents))
+    bpe = tokenizer.learn(texts[:8000], VOCABULARY)
+    ids, labels = batches.pack(batches.encode(bpe, texts), ROW)
+    size = sum(len(document.render().encode()) for document in texts)
+    print(f"{len(texts)} documents, {size} bytes, {ids.numel()} tokens", flush=True)
+
+    model = LlamaForCausalLM(architecture())
+    start = time.monotonic()
+    fit(model, ids, labels, options.steps)
+    minutes = (time.monotonic() - start) / 60
+    save(model, options.out)
+    tokenizer.save(bpe, options.out, MAX_POSITIONS)
+
+    known = {document.render() for document in texts}
+    report = evaluate(options.out, unseen(known, 200, plain=True), unseen(known, 200, plain=False))
+    facts = card.Training(
+        parameters=model.num_parameters(),
+        config=model.config,
+        documents=len(texts),
+        corpus_bytes=size,
+        corpus_tokens=ids.numel(),
+        trained_tokens=options.steps * BATCH * ROW,
+        steps=options.steps,
+        minutes=minutes,
+    )
+    text = card.write(facts, report)
+    (options.out / "README.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""`python -m workers` runs one worker."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from shared import flags
+from workers.settings import WorkerSettings
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m workers") -> int:
+    """Read the settings and run until told to stop; returns the exit code."""
+    settings = flags.parse(
+        WorkerSettings,
+        argv,
+        prog=prog,
+        description="A worker: loads a model and pulls requests from NATS.",
+    )
+    from workers.runner import run  # After the settings: a typo should not wait for imports.
+
+    return run(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""From a name or directory to a model in memory, with errors that say what to change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+
+from workers.engines.base import ModelLoadError
+from workers.engines.torch.cache import KVCache, cache_bytes, positions_for
+from workers.engines.torch.config import Defaults, ModelConfig
+from workers.engines.torch.model import Llama
+from workers.engines.torch.weights import read_weights, weight_files
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICES = ("cpu", "cuda", "mps")
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to run.
+
+    Attributes:
+        config: Its shape.
+        defaults: Its author's sampling.
+        tokenizer: As transformers loads it.
+        model: The forward pass with weights.
+        cache: The KV cache.
+        context: Tokens of prompt and answer together, at most.
+        dtype: The name of the number type it computes in.
+        torch_dtype: The same for torch.
+        device: Where it computes.
+        parameters: How many.
+        fingerprint: Of config, tokenizer and weights, the served name and the dtype.
+    """
+
+    config: ModelConfig
+    defaults: Defaults
+    tokenizer: Any
+    model: Llama
+    cache: KVCache
+    context: int
+    dtype: str
+    torch_dtype: torch.dtype
+    device: torch.device
+    parameters: int
+    fingerprint: str
+
+
+def load(
+    name: str, *, served_name: str, dtype: str, device: str, slots: int, context: int | None
+) -> Loaded:
+    """Load a checkpoint.
+
+    Args:
+        name: A directory in the Hugging Face layout, or the id of one on the hub.
+        served_name: Goes into the fingerprint.
+        dtype: A key of `DTYPES`, or auto: the checkpoint's, on CPU float32.
+        device: One of `DEVICES`, cuda:1 and so on, or auto.
+        slots: Rows of the KV cache.
+        context: Tokens a row holds, at most what the model was made for; None is that.
+
+    Raises:
+        ModelLoadError: The message says what to change.
+    """
+    folder = locate(name)
+    config = ModelConfig.read(folder)
+    length = _context(config, context)
+    place = _device(device)
+    kind = _dtype(dtype, config, place)
+    files = weight_files(folder)
+    tokenizer = _tokenizer(folder)
+    needed = sum(file.stat().st_size for file in files) * kind.itemsize // _itemsize(config)
+    rows = cache_bytes(config, slots, length, kind)
+    _check_memory(place, needed, rows, slots, length)
+    try:
+        weights, parameters = read_weights(files, config, kind, place)
+        cache = KVCache(config, slots, length, kind, place)
+        model = Llama(config, weights, positions_for(length))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ModelLoadError(_out_of_memory(needed, rows, slots, length)) from error
+    return Loaded(
+        config,
+        Defaults.read(folder),
+        tokenizer,
+        model,
+        cache,
+        length,
+        str(kind).removeprefix("torch."),
+        kind,
+        place,
+        parameters,
+        fingerprint(folder, files, served_name, str(kind)),
+    )
+
+
+def locate(name: str) -> Path:
+    """The directory a model's name means; fetches it from the hub if it is an id and that is on."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelLoadError(f"{name} is a file: give the directory of the checkpoint")
+    if not _HUB_ID.fullmatch(name):
+        raise ModelLoadError(f"there is no directory {name}")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=offline))
+    except (OSError, ValueError) as error:
+        reason = (
+            "HF_HUB_OFFLINE is set and the cache does not hold it: unset it, or give a directory"
+            if offline
+            else f"the hub does not give it ({error}): check the id, HF_TOKEN and the network"
+        )
+        raise ModelLoadError(
+            f"there is no directory {name}; taken for a hub id, {reason}"
+        ) from error
+
+
+def fingerprint(folder: Path, files: list[Path], *words: str) -> str:
+    """A hash that differs if the model may answer differently; reads samples of the weights."""
+    digest = hashlib.sha256("\0".join(words).encode())
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            for sample in range(_SAMPLES):
+                file.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:32]
+
+
+def _context(config: ModelConfig, wanted: int | None) -> int:
+    if wanted is None:
+        return config.context
+    if not 1 < wanted <= config.context:
+        raise ModelLoadError(
+            f"context_length {wanted} is not in 2..{config.context}, what the model was made for"
+        )
+    return wanted
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not number.isdecimal()):
+        raise ModelLoadError(
+            f"device {name!r} is none of auto, {', '.join(DEVICES)}, cuda:<number>"
+        )
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }[kind]
+    if int(number or 0) >= there:
+        raise ModelLoadError(f"device {name} is not there: this torch sees {there} of {kind}")
+    return torch.device(name)
+
+
+def _dtype(name: str, config: ModelConfig, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else config.dtype
+    if name not in DTYPES:
+        raise ModelLoadError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _itemsize(config: ModelConfig) -> int:
+    return DTYPES.get(config.dtype, torch.float32).itemsize
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelLoadError(f"{folder} has no tokenizer that can be loaded: {error}") from error
+
+
+def _check_memory(device: torch.device, weights: int, cache: int, slots: int, context: int) -> None:
+    """Refuse what cannot fit; on CPU allocation is lazy and would kill the process later."""
+    if device.type == "cuda":
+        room = torch.cuda.mem_get_info(device)[0]
+    else:
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if weights + cache > room:
+        raise ModelLoadError(
+            f"{_out_of_memory(weights, cache, slots, context)}; {device} has {room / _GIB:.1f} GiB"
+        )
+
+
+def _out_of_memory(weights: int, cache: int, slots: int, context: int) -> str:
+    return (
+        f"out of memory: weights of {weights / _GIB:.1f} GiB and a KV cache of "
+        f"{cache / _GIB:.1f} GiB for max_batch {slots} times context_length {context}: "
+        "lower one of these, or choose dtype bfloat16"
+    )

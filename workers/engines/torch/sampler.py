@@ -1,0 +1,270 @@
+"""Logits to tokens, for the whole batch at once.
+
+Randomness is a function of (seed, position in the answer, token) and of nothing else: noise comes
+from a counter-based hash, added to the scores as Gumbel noise, of which the largest is a sample.
+So an answer does not depend on its neighbours in the batch, and one that is continued on another
+worker goes on as it would have. The order is vLLM's: penalties, temperature, min_p, top_k, top_p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+GREEDY_BELOW = 1e-5
+"""A lower temperature is greedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """How one choice samples; the fields are those of `shared.wire.Sampling`, all set."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    logprobs: int | None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken."""
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def penalised(self) -> bool:
+        """Whether what was said before matters."""
+        return bool(
+            self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0
+        )
+
+    @property
+    def filtered(self) -> bool:
+        """Whether some tokens are ruled out."""
+        return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+
+
+class Sampled(Protocol):
+    """What the sampler needs of a lane: its parameters, its prompt, and its answer so far."""
+
+    params: Params
+    prompt: list[int]
+    answer: list[int]
+    history: Any  # the sampler's own
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Log probabilities at one row: of the chosen token, and the likeliest with theirs."""
+
+    chosen: float
+    ids: list[int]
+    logprobs: list[float]
+
+
+@dataclass(slots=True)
+class Picks:
+    """A batch's tokens, -1 where there is none, with candidates by row where asked.
+
+    Attributes:
+        tokens: One per row.
+        candidates: By row.
+        errors: By row, why there is no token; nothing where the scores are not finite.
+    """
+
+    tokens: list[int]
+    candidates: dict[int, Candidates]
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a batch asks for; rows as indices, and their parameters as [rows, 1] columns."""
+
+    penalised: list[int]
+    repetition: Tensor
+    frequency: Tensor
+    presence: Tensor
+    sampled: list[int]
+    sampled_index: Tensor
+    temperature: Tensor
+    filtered: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    named: list[int]
+    top: int
+
+
+class Sampler:
+    """Picks the next token of every row.
+
+    Args:
+        vocab_size: Columns of the logits.
+        device: Of the logits.
+    """
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self._vocab_size = vocab_size
+        self._device = device
+        self._salt = _salt(vocab_size).to(device)
+        self._plan: _Plan | None = None
+
+    def bind(self, lanes: Sequence[Sampled]) -> None:
+        """Prepare for a batch; again whenever its lanes or their order change."""
+        params = [lane.params for lane in lanes]
+        sampled = [row for row, each in enumerate(params) if not each.greedy]
+        penalised = [row for row, each in enumerate(params) if each.penalised]
+        filtered = [place for place, row in enumerate(sampled) if params[row].filtered]
+        picky = [params[sampled[place]] for place in filtered]
+        named = [row for row, each in enumerate(params) if each.logprobs is not None]
+        self._plan = _Plan(
+            penalised,
+            self._column([params[row].repetition_penalty for row in penalised]),
+            self._column([params[row].frequency_penalty for row in penalised]),
+            self._column([params[row].presence_penalty for row in penalised]),
+            sampled,
+            self._index(sampled),
+            self._column([params[row].temperature for row in sampled]),
+            self._index(filtered),
+            self._index([each.top_k or self._vocab_size for each in picky]).unsqueeze(1),
+            self._column([each.top_p for each in picky]),
+            self._column([each.min_p for each in picky]),
+            named,
+            max((params[row].logprobs or 0 for row in named), default=0),
+        )
+
+    def pick(self, logits: Tensor, lanes: Sequence[Sampled]) -> Picks:
+        """Choose a token for each row.
+
+        Args:
+            logits: float32, [rows, vocab_size]; left as they are.
+            lanes: Those of the last `bind`.
+        """
+        plan = self._plan
+        assert plan is not None, "bind comes first"
+        scores = logits
+        if plan.penalised:
+            scores = self._penalise(scores.clone(), plan, lanes)
+        if plan.sampled:
+            noisy = self._add_noise(scores.index_select(0, plan.sampled_index), plan, lanes)
+            if len(plan.sampled) == len(lanes):
+                scores = noisy
+            else:
+                scores = scores.index_copy(0, plan.sampled_index, noisy)
+        best, chosen = scores.max(dim=-1)
+        tokens = chosen.masked_fill_(~best.isfinite(), -1).tolist()
+        candidates = self._name(logits, tokens, plan, lanes) if plan.named else {}
+        for row in plan.penalised:
+            if tokens[row] >= 0:
+                lanes[row].history[1, tokens[row]] += 1
+        return Picks(tokens, candidates)
+
+    def _penalise(self, scores: Tensor, plan: _Plan, lanes: Sequence[Sampled]) -> Tensor:
+        history = torch.stack([self._history(lanes[row]) for row in plan.penalised])
+        prompt, answer = history.unbind(1)
+        rows = self._index(plan.penalised)
+        some = scores.index_select(0, rows)
+        repeated = torch.where(some > 0, some / plan.repetition, some * plan.repetition)
+        some = torch.where(prompt + answer > 0, repeated, some)
+        some -= plan.frequency * answer
+        some -= plan.presence * (answer > 0)
+        return scores.index_copy_(0, rows, some)
+
+    def _history(self, lane: Sampled) -> Tensor:
+        """Whether a token is in the prompt, and how often in the answer, [2, vocab_size]."""
+        if lane.history is None:
+            lane.history = torch.zeros((2, self._vocab_size), device=self._device)
+            lane.history[0, self._index(list(lane.prompt))] = 1
+            answer = self._index(lane.answer)
+            lane.history[1].index_add_(0, answer, torch.ones(len(answer), device=self._device))
+        history: Tensor = lane.history
+        return history
+
+    def _add_noise(self, scores: Tensor, plan: _Plan, lanes: Sequence[Sampled]) -> Tensor:
+        scores /= plan.temperature
+        if len(plan.filtered):
+            some = scores.index_select(0, plan.filtered)
+            some = _filter(some, plan.top_k, plan.top_p, plan.min_p)
+            scores.index_copy_(0, plan.filtered, some)
+        keys = [mix(lanes[row].params.seed, len(lanes[row].answer)) for row in plan.sampled]
+        return scores.sub_(self._log_exponentials(keys))
+
+    def _log_exponentials(self, keys: list[int]) -> Tensor:
+        """Logarithms of exponentially distributed noise, which is Gumbel noise with a minus.
+
+        23 bits of a hash of key and token make a number strictly between 0 and 1 that float32
+        holds exactly.
+        """
+        factors = self._index([(key & 0xFFFFFFFF) | 1 for key in keys]).to(torch.int32)
+        offsets = self._index([key >> 32 for key in keys]).to(torch.int32)
+        bits = self._salt * factors.unsqueeze(1) + offsets.unsqueeze(1)
+        bits ^= (bits >> 15) & 0x1FFFF
+        bits *= 0x2C1B3C6D
+        bits ^= (bits >> 12) & 0xFFFFF
+        bits *= 0x297A2D39
+        uniform = ((bits >> 9) & 0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
+        return uniform.log_().neg_().log_()
+
+    def _name(
+        self, logits: Tensor, tokens: list[int], plan: _Plan, lanes: Sequence[Sampled]
+    ) -> dict[int, Candidates]:
+        """Log probabilities by the model alone, before penalties and temperature."""
+        rows = plan.named
+        logprobs = logits.index_select(0, self._index(rows)).log_softmax(dim=-1)
+        wanted = self._index([max(tokens[row], 0) for row in rows]).unsqueeze(1)
+        chosen = logprobs.gather(1, wanted).squeeze(1).tolist()
+        values, ids = logprobs.topk(plan.top, dim=-1)
+        lists = zip(rows, chosen, ids.tolist(), values.tolist(), strict=True)
+        return {
+            row: Candidates(own, top[: lanes[row].params.logprobs], best)
+            for row, own, top, best in lists
+        }
+
+    def _column(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self._device).unsqueeze(1)
+
+    def _index(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self._device)
+
+
+def _filter(scores: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+    """Rule out tokens: below min_p of the likeliest, outside the top_k, outside the top_p.
+
+    What survives top_k is normalised before top_p. Tokens as likely as the last kept are kept.
+    """
+    best = scores.max(dim=-1, keepdim=True).values
+    scores = scores.masked_fill(scores < best + min_p.log(), -torch.inf)
+    ranked = scores.sort(dim=-1, descending=True).values
+    ranks = torch.arange(scores.shape[-1], device=scores.device)
+    kept = ranked.masked_fill(ranks >= top_k, -torch.inf).softmax(dim=-1)
+    before = kept.cumsum(dim=-1) - kept
+    inside = (ranks < top_k) & (before < top_p)
+    last = inside.sum(dim=-1, keepdim=True).clamp_(min=1) - 1
+    return scores.masked_fill(scores < ranked.gather(1, last), -torch.inf)
+
+
+def mix(seed: int, counter: int) -> int:
+    """64 well-mixed bits of two numbers (splitmix64, twice)."""
+    return _splitmix(_splitmix(seed & _MASK) ^ counter)
+
+
+def _splitmix(value: int) -> int:
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def _salt(vocab_size: int) -> Tensor:
+    """A fixed random int32 per token."""
+    words = [_splitmix(token) >> 32 for token in range(vocab_size)]
+    return torch.tensor(words, dtype=torch.int64).to(torch.int32)

@@ -1,0 +1,171 @@
+"""Pulls requests from the queues: JetStream pull requests of our own, standing at the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+
+import structlog
+
+from shared import subjects
+from shared.bus import Bus
+from shared.errors import MillstreamError
+from shared.streams import StreamConfigError, ensure_consumers, ensure_streams
+from workers.pulls import Pull, Pulls
+
+log = structlog.get_logger(__name__)
+
+SURPLUS_NAK = b'-NAK {"delay": 10000000}'
+PLAN_EVERY = 0.1
+
+Take = Callable[[str, str, int, str, bytes], None]
+"""Takes gateway, request ULID, attempt, ack subject and body."""
+
+
+class Intake:
+    """The pulls of one worker.
+
+    Args:
+        bus: The connection.
+        model: The served name.
+        free: Says how many requests could start now.
+        take: Gets each message.
+        max_queue: For creating the streams, if this worker is first.
+    """
+
+    def __init__(
+        self, bus: Bus, model: str, free: Callable[[], int], take: Take, *, max_queue: int = 1000
+    ) -> None:
+        self._bus = bus
+        self._model = model
+        self._free = free
+        self._take = take
+        self._max_queue = max_queue
+        self._pulls = Pulls()
+        self._inbox = ""
+        self._open = False
+        self._preparing: asyncio.Task[None] | None = None
+        self.surplus = 0
+        self.malformed = 0
+        self._next = [
+            f"$JS.API.CONSUMER.MSG.NEXT.{subjects.stream_of(urgency)}."
+            f"{subjects.consumer(model, urgency)}"
+            for urgency in range(len(subjects.CLASSES))
+        ]
+
+    async def start(self) -> None:
+        """Listen, create what is missing, and begin to pull."""
+        self._inbox = self._bus.new_inbox()
+        await self._bus.client.listen(f"{self._inbox}.*", self._on_message)
+        self._bus.on_connect.append(self._reconnected)
+        self._bus.on_disconnect.append(self._disconnected)
+        self._prepare_soon()
+        assert self._preparing is not None  # noqa: S101
+        await self._preparing
+
+    def stop(self) -> None:
+        """Pull no more; what still arrives is given back."""
+        self._open = False
+        if self._preparing is not None:
+            self._preparing.cancel()
+
+    def plan(self) -> None:
+        """Ask for what can be started; called whenever a slot may be free, and now and then."""
+        if not self._open:
+            return
+        free = self._free()
+        if free <= 0:
+            self._pulls.saturated()
+            return
+        for pull in self._pulls.plan(free, time.monotonic()):
+            self._ask(pull)
+
+    def _ask(self, pull: Pull) -> None:
+        body: dict[str, object] = {"batch": pull.batch}
+        if pull.expires is None:
+            body["no_wait"] = True
+        else:
+            body["expires"] = int(pull.expires * 1e9)
+        reply = f"{self._inbox}.{pull.number}"
+        self._bus.publish(self._next[pull.urgency], json.dumps(body).encode(), reply=reply)
+
+    def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        last = subject.rsplit(b".", 1)[1].decode()
+        if not reply:
+            self._on_status(int(last), headers)
+            return
+        self._pulls.arrived(subjects.CLASSES.index(last))  # It comes under its own subject.
+        token = reply.decode()
+        if not self._open or self._free() <= 0:
+            self.surplus += 1
+            self._bus.publish(token, SURPLUS_NAK)
+            return
+        try:
+            gateway, request_id, attempt = _identity(headers)
+        except ValueError as error:
+            self.malformed += 1
+            log.warning("malformed_request", error=str(error))
+            self._bus.publish(token, b"+TERM")
+        else:
+            self._take(gateway, request_id, attempt, token, data)
+        self.plan()
+
+    def _on_status(self, number: int, headers: bytes) -> None:
+        """404 nothing there, 408 expired, 409 leader or consumer changed, 503 no consumer."""
+        code = headers[9:12]
+        self._pulls.ended(number, time.monotonic(), failed=code not in (b"404", b"408"))
+        if code in (b"409", b"503"):
+            self._prepare_soon()
+        self.plan()
+
+    # ---- the connection -------------------------------------------------------------------------
+
+    def _disconnected(self) -> None:
+        self._open = False
+        self._pulls.reset()
+
+    def _reconnected(self) -> None:
+        self._pulls.reset()
+        self._prepare_soon()
+
+    def _prepare_soon(self) -> None:
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.get_running_loop().create_task(self._prepare())
+
+    async def _prepare(self) -> None:
+        """Make sure that streams and consumers exist: a server may have lost its storage."""
+        while True:
+            try:
+                await ensure_streams(self._bus, self._max_queue)
+                await ensure_consumers(self._bus, self._model)
+            except StreamConfigError as error:
+                log.error("stream_config", error=str(error))
+                return
+            except (TimeoutError, MillstreamError, ConnectionError) as error:
+                log.warning("queues_not_ready", error=repr(error))
+                await asyncio.sleep(0.25)
+            else:
+                self._open = True
+                self.plan()
+                return
+
+
+def _identity(headers: bytes) -> tuple[str, str, int]:
+    """Read whose request a message is, and which attempt, from its headers.
+
+    Raises:
+        ValueError: They are missing or odd.
+    """
+    gateway = message_id = ""
+    for line in headers.splitlines():
+        name, _, value = line.partition(b": ")
+        if name == b"Nats-Msg-Id":
+            message_id = value.decode()
+        elif name == b"Ms-Gateway":
+            gateway = value.decode()
+    request_id, _, attempt = message_id.rpartition(".")
+    if not gateway or not request_id or not attempt.isdigit():
+        raise ValueError(f"headers {headers[:200]!r} name no gateway and attempt")
+    return gateway, request_id, int(attempt)

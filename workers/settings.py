@@ -1,0 +1,91 @@
+"""A worker's settings: environment variables MILLSTREAM_WORKER_*, flags of `millstream worker`."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from shared.settings import NAME_PATTERN, ProcessSettings
+
+EngineName = Literal["sim", "torch", "vllm"]
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "worker"
+
+
+class WorkerSettings(ProcessSettings):
+    """What a worker can be told; its ready file gets the served name once the model is loaded."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLSTREAM_WORKER_", protected_namespaces=())
+
+    name: str = Field(
+        default_factory=_host_name,
+        pattern=NAME_PATTERN,
+        description="outlives a restart; unique; by default the host's",
+    )
+    engine: EngineName = Field("torch", description="sim, torch or vllm")
+    model: str | None = Field(
+        None,
+        min_length=1,
+        validate_default=True,
+        description="a checkpoint directory or hub id; torch has a bundled one",
+    )
+    served_name: str | None = Field(
+        None, min_length=1, max_length=256, description="the model's name in requests"
+    )
+    engine_args: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="KEY=VALUE, repeatable; the engine's own settings"
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        None, description="float32, float16 or bfloat16; by default the engine's choice"
+    )
+    max_batch: int | None = Field(
+        None, ge=1, le=65536, description="most requests at once; by default the engine's choice"
+    )
+    heartbeat_seconds: float = Field(
+        0.1, ge=0.01, le=2.0, description="seconds between two heartbeats"
+    )
+
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _parse_engine_args(cls, value: object) -> object:
+        """Take a mapping, `KEY=VALUE` items, a JSON object or `a=1,b=2`."""
+        if isinstance(value, str):
+            text = value.strip()
+            value = _json(text) if text.startswith("{") else text.split(",")
+        if isinstance(value, dict):
+            return {str(key): _as_text(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return dict(_pair(item) for item in value)
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: str | None, info: ValidationInfo) -> str | None:
+        if model is None and info.data.get("engine") == "vllm":
+            raise ValueError("vllm needs one: a checkpoint directory or hub id")
+        return model
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"KEY=VALUE, or a JSON object ({error})") from None
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _pair(item: object) -> tuple[str, str]:
+    key, equals, value = str(item).partition("=")
+    if not equals or not key.strip():
+        raise ValueError("KEY=VALUE, or a JSON object")
+    return key.strip(), value.strip()
