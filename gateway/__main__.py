@@ -6,16 +6,19 @@ import sys
 from collections.abc import Sequence
 
 from gateway.settings import GatewaySettings
-from shared import flags
+from shared import flags, telemetry
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m gateway") -> int:
-    """Read the settings and run until told to stop; returns the exit code."""
+    """Read the settings, set up logging, run until told to stop; returns the exit code."""
     settings = flags.parse(
         GatewaySettings,
         argv,
         prog=prog,
         description="A gRPC gateway: takes requests and streams what workers answer.",
+    )
+    telemetry.configure(
+        settings.log_level, settings.log_format, service="gateway", name=settings.name
     )
     from gateway.app import run  # After the settings: a typo should not wait for imports.
 

@@ -9,6 +9,7 @@ import signal
 import structlog
 
 from gateway.catalog import Catalog
+from gateway.door import Door
 from gateway.health import HealthService
 from gateway.link import Link
 from gateway.reflection import ReflectionService
@@ -50,7 +51,8 @@ class App:
         self._draining = False
         reflection = ReflectionService()
         reflection.add_module(pb.DESCRIPTOR)
-        inference = InferenceService(self.gateway, self.link, self.catalog)
+        self.door = Door(self.gateway, self.link, self.catalog)
+        inference = InferenceService(self.door, self.link, self.catalog)
         self.server = GrpcServer(
             [inference, self._health, reflection],
             limits=Limits(

@@ -78,7 +78,9 @@ class Catalog:
         if not name:
             entry = self._only()
         if entry is None:
-            raise UnknownModel(f"model {name[:200]!r} is not served here; {self._served()}", field="model")
+            raise UnknownModel(
+                f"model {name[:200]!r} is not served here; {self._served()}", field="model"
+            )
         if entry.workers == 0:
             entry = self.refresh().get(entry.name, entry)
         if entry.card is not None and entry.state == "ready":

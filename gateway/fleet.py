@@ -114,7 +114,12 @@ class Fleet:
             return None
         self._heard(worker, now)
         before = worker.beat
-        if before is None or frame.steps != before.steps or frame.running == 0 or before.running == 0:
+        if (
+            before is None
+            or frame.steps != before.steps
+            or frame.running == 0
+            or before.running == 0
+        ):
             if before is not None and before.running and frame.steps != before.steps:
                 worker.longest_step[0] = max(worker.longest_step[0], now - worker.stepped)
             worker.stepped = now

@@ -258,9 +258,7 @@ class Link:
         """Ask all workers who they are."""
         self._bus.publish(subjects.ASK, b"")
 
-    def publish(
-        self, request: wire.Request, done: Callable[[int | MillstreamError], None]
-    ) -> None:
+    def publish(self, request: wire.Request, done: Callable[[int | MillstreamError], None]) -> None:
         """Queue an attempt under its own message id, so that saying it twice queues it once."""
         payload = wire.encode(request)
         headers = (

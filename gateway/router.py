@@ -25,9 +25,7 @@ LATER_MS = 100
 class Io(Protocol):
     """What the router asks of NATS; nothing here waits."""
 
-    def publish(
-        self, request: wire.Request, done: Callable[[int | MillstreamError], None]
-    ) -> None:
+    def publish(self, request: wire.Request, done: Callable[[int | MillstreamError], None]) -> None:
         """Queue an attempt and report its sequence or a refusal; no report without an answer."""
 
     def unqueue(self, request_id: str, attempt: int, urgency: int, sequence: int) -> None:
@@ -84,9 +82,7 @@ class Router:
 
     # ---- sessions -------------------------------------------------------------------------------
 
-    def open(
-        self, request: wire.Request, outlet: Outlet, *, deadline: float | None
-    ) -> Session:
+    def open(self, request: wire.Request, outlet: Outlet, *, deadline: float | None) -> Session:
         """Accept a request and queue it.
 
         Raises:
@@ -184,8 +180,7 @@ class Router:
         if isinstance(frame, wire.Claim):
             self._io.tell(frame.worker, wire.Stop(frame.exec))
         elif isinstance(frame, wire.Begun | wire.Chunk | wire.Done | wire.Failed | wire.Released):
-            if frame.exec not in self._cancels:
-                self.cancel("", frame.exec)
+            self.cancel("", frame.exec)
 
     # ---- what workers say -----------------------------------------------------------------------
 
@@ -253,11 +248,10 @@ class Router:
         closed: list[int] = []
         for entry in digest.entries:
             session = self.sessions.get(entry.request)
-            if session is not None and session.exec != entry.exec and not entry.ended:
-                if session.reprieve(entry.exec, now):
-                    self._by_worker.setdefault(digest.worker, {})[entry.request] = session
-                    bound = self._by_worker[digest.worker]
-                    self._settle(session)
+            if session is not None and not entry.ended and session.reprieve(entry.exec, now):
+                bound = self._by_worker.setdefault(digest.worker, {})
+                bound[entry.request] = session
+                self._settle(session)
             if session is not None and session.exec == entry.exec:
                 listed.add(entry.request)
                 acked.append((entry.exec, session.listed(entry, now)))

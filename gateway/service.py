@@ -6,107 +6,71 @@ for whatever reason, closes the session and so cancels what still runs.
 
 from __future__ import annotations
 
-import secrets
-import time
-from typing import TYPE_CHECKING
-
-import structlog
+from typing import TYPE_CHECKING, cast
 
 from gateway import validate
 from gateway.catalog import Catalog, Entry
+from gateway.door import Door
+from gateway.grpc.stream import RpcStream
 from gateway.link import Link
 from gateway.outlet import Flusher, GenerateOutlet
 from gateway.session import Session
-from gateway.writer import ResponseWriter
 from millstream.v1 import inference_pb2 as pb
 from millstream.v1.inference_grpc import InferenceBase
-from shared import wire
-from shared.bus import nats_away
 from shared.errors import MillstreamError, UnknownModel, UnknownRequest
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
-
-log = structlog.get_logger(__name__)
 
 _STATES = {
     "loading": pb.MODEL_STATE_LOADING,
     "ready": pb.MODEL_STATE_READY,
     "failed": pb.MODEL_STATE_FAILED,
 }
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class InferenceService(InferenceBase):
     """The public API.
 
     Args:
-        gateway: This gateway's id.
+        door: The way in.
         link: The way to NATS.
         catalog: The models.
     """
 
-    def __init__(self, gateway: str, link: Link, catalog: Catalog) -> None:
-        self._gateway = gateway
+    def __init__(self, door: Door, link: Link, catalog: Catalog) -> None:
+        self._door = door
         self._link = link
         self._catalog = catalog
         self._flusher = Flusher()
 
-    async def Generate(
-        self, stream: Stream[pb.GenerateRequest, pb.GenerateResponse]
-    ) -> None:
+    async def Generate(self, stream: Stream[pb.GenerateRequest, pb.GenerateResponse]) -> None:
         """Stream one generation."""
         message = await stream.recv_message()
         if message is None:
             return
-        request = self._accept(message, _metadata(stream, "x-request-id"), _metadata(stream, "traceparent"))
-        if not self._link.ready:
-            raise nats_away()
-        remaining = stream.deadline.time_remaining() if stream.deadline else None
-        deadline = None if remaining is None else time.monotonic() + remaining
+        request = self._door.accept(
+            message,
+            request_id=_metadata(stream, "x-request-id"),
+            traceparent=_metadata(stream, "traceparent"),
+        )
         session: Session | None = None
 
         def overflowed(error: MillstreamError) -> None:
             if session is not None:
                 session.fail(error)
 
+        writer = cast(RpcStream, stream).writer
         outlet = GenerateOutlet(
-            request.request_id, request.model, ResponseWriter(stream), self._flusher, overflowed
+            request.request_id, request.model, writer, self._flusher, overflowed
         )
-        session = self._link.router.open(request, outlet, deadline=deadline)
+        seconds = stream.deadline.time_remaining() if stream.deadline else None
+        session = self._door.open(request, outlet, seconds=seconds)
         try:
             await stream.send_initial_metadata(metadata={"x-request-id": request.request_id})
             await outlet.run()
         finally:
-            self._link.router.close(session)
-
-    def _accept(self, message: pb.GenerateRequest, header_id: str, traceparent: str) -> wire.Request:
-        """Validate a request and give it its identity.
-
-        Raises:
-            MillstreamError: What is wrong with it.
-        """
-        urgency = validate.urgency(message)
-        request_id = message.request_id or header_id or secrets.token_hex(12)
-        validate.check_request_id(request_id)
-        labels = validate.check_labels(message)
-        card = self._catalog.card(message.model)
-        prompt, messages, token_ids = validate.prompt_of(message, card)
-        known = len(token_ids) if token_ids is not None else 1
-        return wire.Request(
-            id=ulid(),
-            attempt=0,
-            gateway=self._gateway,
-            request_id=request_id,
-            model=card.name,
-            prompt=prompt,
-            messages=messages,
-            token_ids=token_ids,
-            sampling=validate.sampling_of(message, card, known),
-            urgency=urgency,
-            labels=labels,
-            traceparent=traceparent,
-        )
+            self._door.close(session)
 
     async def Cancel(self, stream: Stream[pb.CancelRequest, pb.CancelResponse]) -> None:
         """End a request, whichever gateway runs it."""
@@ -120,9 +84,7 @@ class InferenceService(InferenceBase):
             )
         await stream.send_message(pb.CancelResponse())
 
-    async def ListModels(
-        self, stream: Stream[pb.ListModelsRequest, pb.ListModelsResponse]
-    ) -> None:
+    async def ListModels(self, stream: Stream[pb.ListModelsRequest, pb.ListModelsResponse]) -> None:
         """List what is served."""
         await stream.recv_message()
         models = [describe(entry) for entry in self._catalog.entries()]
@@ -152,12 +114,6 @@ def describe(entry: Entry) -> pb.Model:
         model.dtype = card.dtype
         model.features.extend(card.features)
     return model
-
-
-def ulid() -> str:
-    """A ULID: 48 bits of time, 80 bits of chance, in Crockford's base 32 (26 characters)."""
-    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return "".join([_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)])
 
 
 def _metadata(stream: Stream[pb.GenerateRequest, pb.GenerateResponse], name: str) -> str:

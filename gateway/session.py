@@ -324,10 +324,8 @@ class Session:
 
     def _try_finish(self, now: float) -> None:
         done = self._done
-        assert done is not None  # noqa: S101
-        if any(
-            lane.frontier < total for lane, total in zip(self._lanes, done.totals, strict=True)
-        ):
+        assert done is not None
+        if any(lane.frontier < total for lane, total in zip(self._lanes, done.totals, strict=True)):
             self._gap(now)
             return
         self._end()
@@ -351,9 +349,7 @@ class Session:
             self._stray(failed.exec)
             return
         self._fail(
-            MillstreamError.from_wire(
-                failed.kind, failed.message, failed.field, failed.retry_after
-            )
+            MillstreamError.from_wire(failed.kind, failed.message, failed.field, failed.retry_after)
         )
 
     def released(self, released: wire.Released, now: float) -> None:
@@ -401,7 +397,7 @@ class Session:
         return frontiers
 
     def unlisted(self, digest_seq: int, now: float) -> None:
-        """A digest of the bound worker does not know the exec: it is lost if the digest is newer."""
+        """A digest of the bound worker does not know the exec: lost, if the digest is newer."""
         if self.state is State.BOUND and digest_seq > self._claim_digest:
             self.fail_over(now, "unknown")
 

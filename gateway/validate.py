@@ -129,7 +129,9 @@ def _messages(request: pb.GenerateRequest, card: ModelCard) -> tuple[Message, ..
         )
     for place, turn in enumerate(request.messages):
         if not turn.role:
-            raise InvalidRequest(f"messages[{place}].role is empty", field=f"messages[{place}].role")
+            raise InvalidRequest(
+                f"messages[{place}].role is empty", field=f"messages[{place}].role"
+            )
     if not any(turn.content for turn in request.messages):
         raise InvalidRequest("all messages are empty", field="messages")
     return tuple(Message(turn.role, turn.content) for turn in request.messages)
@@ -173,7 +175,7 @@ def sampling_of(request: pb.GenerateRequest, card: ModelCard, prompt_tokens: int
         _refuse("top_p", given.top_p, "above 0, up to 1")
     if given.HasField("repetition_penalty"):
         penalty = given.repetition_penalty
-        if not (0.0 < penalty and math.isfinite(penalty)):
+        if not (penalty > 0.0 and math.isfinite(penalty)):
             _refuse("repetition_penalty", penalty, "above 0")
     if given.HasField("logprobs") and given.logprobs > MOST_LOGPROBS:
         _refuse("logprobs", given.logprobs, f"from 0 to {MOST_LOGPROBS}")
@@ -197,7 +199,9 @@ def sampling_of(request: pb.GenerateRequest, card: ModelCard, prompt_tokens: int
         seed=given.seed if given.HasField("seed") else None,
         presence_penalty=given.presence_penalty,
         frequency_penalty=given.frequency_penalty,
-        repetition_penalty=given.repetition_penalty if given.HasField("repetition_penalty") else 1.0,
+        repetition_penalty=given.repetition_penalty
+        if given.HasField("repetition_penalty")
+        else 1.0,
         logprobs=given.logprobs if given.HasField("logprobs") else None,
         ignore_eos=given.ignore_eos,
         n=given.n if given.HasField("n") else 1,

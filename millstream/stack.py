@@ -108,14 +108,17 @@ class Stack:
     def _claim_data_dir(self) -> None:
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._data_dir / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError(
-                f"another stack runs in {self._data_dir}: stop it, or choose another --data-dir"
-            ) from None
+            lock = (self._data_dir / "lock").open("w")
         except OSError as error:
             raise StackError(f"cannot use {self._data_dir} ({error}): see --data-dir") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise StackError(
+                f"another stack runs in {self._data_dir}: stop it, or choose another --data-dir"
+            ) from error
+        self._lock = lock
 
     async def _start_nats(self, deadline: float) -> None:
         if self._options.nats is not None:

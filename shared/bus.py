@@ -96,7 +96,7 @@ class Bus:
             name=self._options.name,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
+            reconnect_time_wait=1,
             reconnect_to_server_handler=next_server,
             connect_timeout=2,
             ping_interval=0.5,  # type: ignore[arg-type]  # The library takes any number.

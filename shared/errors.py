@@ -43,9 +43,7 @@ class MillstreamError(Exception):
         """Register the class under its name, which is its kind on the wire."""
         MillstreamError.kinds[cls.__name__] = cls
 
-    def __init__(
-        self, message: str, *, field: str = "", retry_after: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, field: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field

@@ -112,7 +112,7 @@ def next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, f
     """Choose where to reconnect and how long to wait: at once first, then up to 1 s, jittered."""
     server = min(servers, key=lambda one: one.reconnects)
     ceiling = min(1.0, 0.05 * 2 ** min(server.reconnects, 5))
-    return server, random.uniform(0.2, 1.0) * ceiling  # noqa: S311
+    return server, random.uniform(0.2, 1.0) * ceiling
 
 
 class LeanParser(Parser):
@@ -161,7 +161,7 @@ class LeanParser(Parser):
                         self.nc.handler_errors += 1
                         log.exception("nats_handler_failed", subject=fields[1].decode())
                 else:
-                    headers = data[start:body] if with_headers else None
+                    headers = data[start:body]
                     await self.nc._process_msg(sid, fields[1], reply, data[body:stop], headers)
             else:
                 line = data[position:line_end]

@@ -15,7 +15,7 @@ def say_ready(path: Path, text: str) -> None:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed, else asyncio's own."""
+    """Uvloop's where it is installed, else asyncio's own."""
     try:
         import uvloop
     except ImportError:

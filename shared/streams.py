@@ -73,7 +73,7 @@ async def ensure_streams(bus: Bus, max_queue: int, replicas: int = 1) -> None:
 
 
 async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
-    assert config.name is not None  # noqa: S101
+    assert config.name is not None
     try:
         existing = (await jetstream.stream_info(config.name)).config
     except NotFoundError:

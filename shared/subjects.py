@@ -1,16 +1,16 @@
 """Every NATS subject, stream and consumer name; nothing else builds one.
 
-    ms.req.<model>.<class>       requests; classes interactive, standard, batch in stream MS_REQ,
-                                 resume in stream MS_RESUME
-    ms.rep.<gateway>.<request>   what an exec says of its request
-    ms.gw.<gateway>              what a worker says to one gateway: digests, answers to probes
-    ms.ctl.<worker>              what a gateway says to one worker
-    ms.hb.<worker>               heartbeats
-    ms.ann.<worker>              what a worker serves
-    ms.gwhb.<gateway>            a gateway lives
-    ms.ask                       workers, announce yourselves
-    ms.cancel                    gateways, does one of you run this request?
-    ms.sys.disconnect            the server says that a connection is gone (where imported)
+ms.req.<model>.<class>       requests; classes interactive, standard, batch in stream MS_REQ,
+                             resume in stream MS_RESUME
+ms.rep.<gateway>.<request>   what an exec says of its request
+ms.gw.<gateway>              what a worker says to one gateway: digests, answers to probes
+ms.ctl.<worker>              what a gateway says to one worker
+ms.hb.<worker>               heartbeats
+ms.ann.<worker>              what a worker serves
+ms.gwhb.<gateway>            a gateway lives
+ms.ask                       workers, announce yourselves
+ms.cancel                    gateways, does one of you run this request?
+ms.sys.disconnect            the server says that a connection is gone (where imported)
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def token(name: str) -> str:
     if _SAFE.fullmatch(name):
         return name
     quoted = "".join(
-        chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or byte in b"_-") else f"={byte:02X}"
+        chr(byte)
+        if chr(byte).isascii() and (chr(byte).isalnum() or byte in b"_-")
+        else f"={byte:02X}"
         for byte in name.encode()
     )
     if quoted and len(quoted) <= _MOST:

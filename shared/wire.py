@@ -100,7 +100,7 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker has taken an attempt and asks for it; an exec's first words, repeated until answered.
+    """A worker asks for the attempt it took; an exec's first words, repeated until answered.
 
     Attributes:
         attempt: Which attempt.
@@ -211,7 +211,7 @@ class Go:
 
     Attributes:
         exec: Which exec.
-        remaining_ms: Until the deadline, counted from the sending of the claim; None is no deadline.
+        remaining_ms: Until the deadline, counted from the sending of the claim, or None.
     """
 
     exec: int
@@ -483,9 +483,7 @@ def encode(frame: Frame) -> bytes:
 def encode_chunk(attempt: int, exec_: int, index: int, ids: list[int], text: str,
                  ends: list[int] | None, choice: int, logprobs: Any) -> bytes:  # fmt: skip
     """Encode a `Chunk` from its fields: the publisher's fast path, the same bytes as `encode`."""
-    return bytes(
-        _packb((VERSION, 3, attempt, exec_, index, ids, text, ends, choice, logprobs))
-    )
+    return bytes(_packb((VERSION, 3, attempt, exec_, index, ids, text, ends, choice, logprobs)))
 
 
 def decode(data: bytes) -> Frame:
@@ -555,7 +553,7 @@ def _decode_chunk(array: tuple[Any, ...], _offset: int) -> Chunk:
             and type(ids) is tuple
             and type(text) is str
             and type(choice) is int
-            and all([type(token) is int for token in ids])
+            and all([type(token) is int for token in ids])  # noqa: C419  # Twice as fast.
             and (len(ids) == 1 if ends is None else type(ends) is tuple and len(ends) == len(ids))
         ):
             return Chunk(attempt, exec_, index, ids, text, ends, choice, logprobs)

@@ -114,7 +114,7 @@ def _conversation(rng: Random) -> Document:
         turns.append(Turn("user", _as_typed(rng, question)))
         turns.append(Turn("assistant", answer))
 
-    if rng.random() < 0.19:
+    if rng.random() < 0.16:
         story, pair = _story_request(rng)
         add(*pair)
         if rng.random() < 0.3:
@@ -136,4 +136,4 @@ def documents(seed: int, count: int) -> Iterator[Document]:
     """Yield `count` documents, the same for the same seed: conversations and some plain stories."""
     rng = Random(seed)
     for _ in range(count):
-        yield _plain(rng) if rng.random() < 0.15 else _conversation(rng)
+        yield _plain(rng) if rng.random() < 0.12 else _conversation(rng)

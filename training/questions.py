@@ -283,7 +283,7 @@ def too_hard(rng: Random) -> Pair:
 
 # Each kind of question and how often it is asked, as a weight.
 KINDS: dict[Kind, int] = {
-    addition: 20, subtraction: 14, multiplication: 5, word_problem: 5, counting: 4, comparison: 4,
+    addition: 30, subtraction: 20, multiplication: 5, word_problem: 5, counting: 4, comparison: 4,
     how_many: 2, capital_city: 6, colour: 4, animal: 10, opposite: 5, use: 5, group: 5, calendar: 5,
     small_talk: 9, introduction: 2, explanation: 5, verse: 3, too_hard: 4,
 }  # fmt: skip

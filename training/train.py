@@ -96,8 +96,8 @@ def main() -> None:
     """Make the corpus, learn the tokenizer, train, save, evaluate and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
-    parser.add_argument("--steps", type=int, default=1600, help="batches to train on")
-    parser.add_argument("--documents", type=int, default=50_000, help="size of the corpus")
+    parser.add_argument("--steps", type=int, default=1200, help="batches to train on")
+    parser.add_argument("--documents", type=int, default=40_000, help="size of the corpus")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads to use")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

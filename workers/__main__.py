@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from shared import flags
+from shared import flags, telemetry
 from workers.settings import WorkerSettings
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m workers") -> int:
-    """Read the settings and run until told to stop; returns the exit code."""
+    """Read the settings, set up logging, run until told to stop; returns the exit code."""
     settings = flags.parse(
         WorkerSettings,
         argv,
         prog=prog,
         description="A worker: loads a model and pulls requests from NATS.",
+    )
+    telemetry.configure(
+        settings.log_level, settings.log_format, service="worker", name=settings.name
     )
     from workers.runner import run  # After the settings: a typo should not wait for imports.
 

@@ -62,7 +62,7 @@ class Intake:
         self._bus.on_connect.append(self._reconnected)
         self._bus.on_disconnect.append(self._disconnected)
         self._prepare_soon()
-        assert self._preparing is not None  # noqa: S101
+        assert self._preparing is not None
         await self._preparing
 
     def stop(self) -> None:

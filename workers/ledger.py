@@ -65,9 +65,23 @@ class Execution:
     """One attempt at one request on this worker."""
 
     __slots__ = (
-        "attempt", "cancelled", "claim_due", "claimed", "deadline", "dirty", "exec", "gateway",
-        "prompt_ids", "publisher", "reasons", "request_id", "sent_at", "state", "terminal",
-        "tokens", "token",
+        "attempt",
+        "cancelled",
+        "claim_due",
+        "claimed",
+        "deadline",
+        "dirty",
+        "exec",
+        "gateway",
+        "prompt_ids",
+        "publisher",
+        "reasons",
+        "request_id",
+        "sent_at",
+        "state",
+        "terminal",
+        "token",
+        "tokens",
     )  # fmt: skip
 
     def __init__(

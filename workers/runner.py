@@ -142,8 +142,9 @@ class Runner:
         self._announce()
 
     async def _wait_for(self, condition: Callable[[], bool], limit: float) -> None:
+        """Wait for a condition that some tick will find; the drain is no hot path."""
         deadline = time.monotonic() + limit
-        while not condition() and time.monotonic() < deadline:
+        while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(TICK)
 
     def _on_engine_died(self, error: MillstreamError) -> None:
@@ -209,7 +210,9 @@ class Runner:
             return
         self._ledger.on_control(frame)
 
-    def _on_gateway_beat(self, _subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
+    def _on_gateway_beat(
+        self, _subject: bytes, _reply: bytes, _headers: bytes, data: bytes
+    ) -> None:
         try:
             frame = wire.decode(data)
         except wire.WireError:
@@ -270,4 +273,3 @@ def run(settings: WorkerSettings) -> int:
     """Run a worker until it is told to stop; returns the process's exit code."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings))
-

@@ -118,7 +118,7 @@ class GrpcProtocol(H2Protocol):
         self._state = state
         self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._heard_at = self._loop.time()
+        self._heard_at = self._asked_at = self._loop.time()
         self._deaf = False
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.drained: asyncio.Future[None] = self._loop.create_future()
@@ -238,14 +238,14 @@ class GrpcProtocol(H2Protocol):
         elif silence < limits.keepalive_interval:
             self._after(limits.keepalive_interval - silence, self._keepalive)
         elif not self._deaf:
+            self._asked_at = self._loop.time()
             self._h2.ping(_KEEPALIVE)
             self.connection.flush()
             self._after(limits.keepalive_timeout, self._check_alive)
 
     def _check_alive(self) -> None:
-        limits = self._state.limits
-        if self._loop.time() - self._heard_at < limits.keepalive_timeout:
-            self._after(limits.keepalive_interval, self._keepalive)
+        if self._heard_at > self._asked_at:
+            self._keepalive()
             return
         log.info("%s does not answer", self.connection.get_peer().addr())
         self._state.counters.connections_timed_out += 1

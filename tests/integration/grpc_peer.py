@@ -125,7 +125,11 @@ class Peer:
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.h2 = H2Connection(
+            H2Configuration(
+                client_side=True, header_encoding="utf-8", validate_outbound_headers=False
+            )
+        )
         self.events: list[Event] = []
         self.ended = False
         self._reader = reader

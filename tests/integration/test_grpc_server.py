@@ -90,10 +90,8 @@ async def test_gzip_is_inflated_with_the_same_limit() -> None:
             echo = client.unary_unary("/test.Probe/Echo")
             assert await echo(b"z" * 9000, compression=grpc.Compression.Gzip) == b"z" * 9000
         async with Peer.connected(port) as peer:
-            bomb = framed(gzip.compress(bytes(2**24)), compressed=1, length=None)
             sent = [
-                (bomb[:5] + bomb[5:], "gzip", "8" if len(bomb) < 10_005 else "8"),
-                (framed(gzip.compress(bytes(20_000)), compressed=1), "gzip", "8"),
+                (framed(gzip.compress(bytes(2**22)), compressed=1), "gzip", "8"),
                 (framed(gzip.compress(b"cut off")[:-3], compressed=1), "gzip", "3"),
                 (framed(b"no gzip", compressed=1), "gzip", "3"),
                 (framed(b"flagged", compressed=1), "identity", "13"),

@@ -1,8 +1,8 @@
 """The simulated engine: deterministic tokens at a settable pace, for tests and benchmarks.
 
-In `count` mode token k of every answer has id k and text `" k"`, whatever the prompt, so any checker
-knows what must arrive. In `chain` mode token k carries a hash of the prompt and every token before
-it, so that a splice of two answers or a wrong continuation shows (`chain_next`).
+In `count` mode token k of every answer has id k and text `" k"`, whatever the prompt, so any
+checker knows what must arrive. In `chain` mode token k carries a hash of the prompt and every
+token before it, so that a splice of two answers or a wrong continuation shows (`chain_next`).
 """
 
 from __future__ import annotations
@@ -191,7 +191,8 @@ class SimEngine(Engine):
         room = self._options.context_length - len(prompt)
         if room < 1:
             raise InvalidRequest(
-                f"the prompt has {len(prompt)} tokens and the context {self._options.context_length}",
+                f"the prompt has {len(prompt)} tokens and the context "
+                f"{self._options.context_length}: nothing could be generated",
                 field="prompt",
             )
         limit = job.sampling.max_tokens or room
@@ -271,7 +272,7 @@ class SimEngine(Engine):
         self, running: _Running, token: int, logprobs: TokenLogprobs | None
     ) -> Output:
         stream = running.stream
-        assert stream is not None  # noqa: S101
+        assert stream is not None
         if not stream.push(token, logprobs) and running.count >= running.limit:
             stream.flush()
         taken = stream.take()

@@ -1,0 +1,100 @@
+"""Where requests come in, whatever protocol they came by: validated, named, and given a session."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from gateway import validate
+from gateway.catalog import Catalog
+from gateway.link import Link
+from gateway.session import Outlet, Session
+from millstream.v1 import inference_pb2 as pb
+from shared import wire
+from shared.bus import nats_away
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class Door:
+    """The one way in: `accept`, then `open`, and `close` when the client is served or gone.
+
+    Args:
+        gateway: This gateway's id.
+        link: The way to NATS.
+        catalog: The models.
+    """
+
+    def __init__(self, gateway: str, link: Link, catalog: Catalog) -> None:
+        self._gateway = gateway
+        self._link = link
+        self._catalog = catalog
+
+    def accept(
+        self,
+        message: pb.GenerateRequest,
+        *,
+        request_id: str = "",
+        traceparent: str = "",
+        tenant: str = "",
+    ) -> wire.Request:
+        """Validate a request and give it its identity.
+
+        Args:
+            message: What the client asks.
+            request_id: The name to use where the message has none; generated where both are empty.
+            traceparent: W3C trace context, or "".
+            tenant: Whose it is.
+
+        Raises:
+            MillstreamError: What is wrong with it.
+        """
+        urgency = validate.urgency(message)
+        name = message.request_id or request_id or secrets.token_hex(12)
+        validate.check_request_id(name)
+        labels = validate.check_labels(message)
+        card = self._catalog.card(message.model)
+        prompt, messages, token_ids = validate.prompt_of(message, card)
+        known = len(token_ids) if token_ids is not None else 1
+        return wire.Request(
+            id=ulid(),
+            attempt=0,
+            gateway=self._gateway,
+            request_id=name,
+            model=card.name,
+            prompt=prompt,
+            messages=messages,
+            token_ids=token_ids,
+            sampling=validate.sampling_of(message, card, known),
+            urgency=urgency,
+            labels=labels,
+            traceparent=traceparent,
+            tenant=tenant,
+        )
+
+    def open(self, request: wire.Request, outlet: Outlet, *, seconds: float | None) -> Session:
+        """Queue an accepted request.
+
+        Args:
+            request: From `accept`.
+            outlet: Gets the answer.
+            seconds: Until the client's deadline, or None.
+
+        Raises:
+            Unavailable: NATS is away.
+            DuplicateRequest: A request of this name is running.
+        """
+        if not self._link.ready:
+            raise nats_away()
+        deadline = None if seconds is None else time.monotonic() + seconds
+        return self._link.router.open(request, outlet, deadline=deadline)
+
+    def close(self, session: Session) -> None:
+        """The client is served or gone: what still runs for it is cancelled."""
+        self._link.router.close(session)
+
+
+def ulid() -> str:
+    """A ULID: 48 bits of time, 80 bits of chance, in Crockford's base 32 (26 characters)."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join([_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)])
