@@ -53,6 +53,7 @@ class Door:
         name = message.request_id or request_id or secrets.token_hex(12)
         validate.check_request_id(name)
         labels = validate.check_labels(message)
+        validate.check_pace(message)
         card = self._catalog.card(message.model)
         prompt, messages, token_ids = validate.prompt_of(message, card)
         known = len(token_ids) if token_ids is not None else 1
@@ -70,6 +71,8 @@ class Door:
             labels=labels,
             traceparent=traceparent,
             tenant=tenant,
+            structured=validate.structured_of(message, card),
+            adapter=message.adapter,
         )
 
     def open(self, request: wire.Request, outlet: Outlet, *, seconds: float | None) -> Session:

@@ -6,13 +6,14 @@ its refusal comes back with the same status and field.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
 
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import InvalidRequest, Unsupported
-from shared.wire import Message, ModelCard, Sampling
+from shared.wire import Message, ModelCard, Sampling, Structured
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_STOPS = 16
@@ -208,10 +209,68 @@ def sampling_of(request: pb.GenerateRequest, card: ModelCard, prompt_tokens: int
     )
 
 
+def structured_of(request: pb.GenerateRequest, card: ModelCard) -> Structured | None:
+    """What the answer is restricted to, if anything.
+
+    Raises:
+        InvalidRequest: Nothing to restrict it to, or no choices.
+        Unsupported: The engine cannot.
+    """
+    if not request.HasField("structured"):
+        return None
+    if "structured" not in card.features:
+        raise Unsupported(f"model {card.name!r} has no structured output", field="structured")
+    kind = request.structured.WhichOneof("kind")
+    if kind is None:
+        raise InvalidRequest(
+            "structured is empty: want json_schema, regex, choices or grammar", field="structured"
+        )
+    if kind == "choices":
+        choices = tuple(request.structured.choices.values)
+        if not choices or not all(choices):
+            raise InvalidRequest(
+                "structured.choices needs at least one string, none empty",
+                field="structured.choices",
+            )
+        return Structured(kind, "", choices)
+    text = getattr(request.structured, kind)
+    if not text:
+        raise InvalidRequest(f"structured.{kind} is empty", field=f"structured.{kind}")
+    if kind == "json_schema":
+        _check_json(text)
+    return Structured(kind, text)
+
+
+def _check_json(text: str) -> None:
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"structured.json_schema is no JSON: {error}", field="structured.json_schema"
+        ) from None
+
+
+def check_pace(request: pb.GenerateRequest) -> float | None:
+    """The ceiling of tokens a second at which the stream is released, or None.
+
+    Raises:
+        InvalidRequest: It is below 0.1 or not a number.
+    """
+    if not request.HasField("pace"):
+        return None
+    if not (0.1 <= request.pace < math.inf):
+        raise InvalidRequest(
+            f"pace is {request.pace:g} tokens/s and must be at least 0.1", field="pace"
+        )
+    return request.pace
+
+
 def _features(request: pb.GenerateRequest, card: ModelCard) -> None:
     given = request.sampling
     if given.n > 1 and "n" not in card.features:
         raise Unsupported(f"model {card.name!r} generates one choice only", field="sampling.n")
+    if request.adapter and "lora" not in card.features:
+        raise Unsupported(f"model {card.name!r} has no adapters", field="adapter")
     if given.HasField("logprobs") and "logprobs" not in card.features:
         raise Unsupported(
             f"model {card.name!r} gives no log probabilities", field="sampling.logprobs"

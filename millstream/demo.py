@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.columns import Columns
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from millstream.client import Client
@@ -25,6 +25,8 @@ PROMPTS = (
     "The old dog went to the river and",
 )
 MAX_TOKENS = 120
+WIDE = 110
+"""Columns from which on the answers stand side by side."""
 
 
 @dataclass(slots=True)
@@ -43,8 +45,7 @@ class Answer:
         if self.first is None:
             return "waiting"
         told = f"TTFT {self.first * 1000:.0f} ms"
-        if self.tokens > 1 and self.last > self.first:
-            told += f", {(self.tokens - 1) / (self.last - self.first):.0f} tokens/s"
+        told += f", {self.tokens / self.last:.0f} tokens/s"
         return f"{told}, {self.tokens} tokens"
 
 
@@ -85,13 +86,13 @@ async def _stream_all(stack: Stack, console: Console) -> None:
     answers = [Answer(prompt) for prompt in PROMPTS]
     async with Client(stack.target) as client:
         if console.is_terminal:
-            with Live(_panels(answers), console=console, refresh_per_second=20) as live:
+            with Live(console=console, auto_refresh=False, transient=True) as live:
                 redraw = asyncio.create_task(_redraw(live, answers))
                 try:
                     await _ask_all(client, stack.models[0], answers)
                 finally:
                     redraw.cancel()
-                    live.update(_panels(answers))
+            console.print(_panels(answers, console, whole=True))
         else:
             await _ask_all(client, stack.models[0], answers, console)
     for number, answer in enumerate(answers, start=1):
@@ -138,24 +139,30 @@ def _print_words(lines: Console, number: int, text: str) -> str:
 
 async def _redraw(live: Live, answers: list[Answer]) -> None:
     while True:
-        live.update(_panels(answers))
+        live.update(_panels(answers, live.console), refresh=True)
         await asyncio.sleep(0.05)
 
 
-def _panels(answers: list[Answer]) -> Columns:
-    return Columns(
-        [
-            Panel(
-                Text.assemble((answer.prompt, "bold"), answer.text),
-                subtitle=answer.measured(),
-                border_style="green" if answer.done else "cyan",
-                height=14,
-            )
-            for answer in answers
-        ],
-        equal=True,
-        expand=True,
-    )
+def _panels(answers: list[Answer], console: Console, *, whole: bool = False) -> RenderableType:
+    """The answers side by side, or one below the other in a narrow terminal."""
+    beside = console.width >= WIDE
+    height = None if whole else max(5, (console.height - 1) // (1 if beside else len(answers)))
+    panels = [
+        Panel(
+            Text.assemble((answer.prompt, "bold"), answer.text),
+            subtitle=answer.measured(),
+            border_style="green" if answer.done else "cyan",
+            height=height if height is None else min(height, 16),
+        )
+        for answer in answers
+    ]
+    if not beside:
+        return Group(*panels)
+    grid = Table.grid(expand=True)
+    for _ in panels:
+        grid.add_column(ratio=1)
+    grid.add_row(*panels)
+    return grid
 
 
 def _say_how(stack: Stack, console: Console, once: bool) -> None:

@@ -58,6 +58,21 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Structured:
+    """What may be generated.
+
+    Attributes:
+        kind: json_schema, regex, choices or grammar.
+        text: The schema, expression or grammar; "" for choices.
+        choices: The strings of which one is to be generated.
+    """
+
+    kind: str
+    text: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """Natural-log probabilities at one position.
 
@@ -431,6 +446,8 @@ class Request:
         labels: The client's.
         traceparent: W3C trace context, or "".
         tenant: Whose it is.
+        structured: What the answer is restricted to, or None.
+        adapter: The LoRA adapter, or "".
     """
 
     id: str
@@ -448,6 +465,8 @@ class Request:
     labels: tuple[tuple[str, str], ...] = ()
     traceparent: str = ""
     tenant: str = ""
+    structured: Structured | None = None
+    adapter: str = ""
 
 
 Frame: TypeAlias = (
@@ -469,7 +488,7 @@ TAGS: dict[int, type[Any]] = {
 }  # fmt: skip
 
 _NUMBERS = {cls: tag for tag, cls in TAGS.items()}
-_PARTS = (Message, Sampling, TokenLogprobs, ModelCard, DigestEntry)
+_PARTS = (Message, Sampling, Structured, TokenLogprobs, ModelCard, DigestEntry)
 _Check: TypeAlias = Callable[[Any], Any]
 
 _packb = msgpack.Packer(autoreset=True).pack

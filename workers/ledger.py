@@ -190,6 +190,7 @@ class Ledger:
             Job(
                 execution.exec, request.prompt, request.messages, request.token_ids,
                 request.sampling, delivered if request.delivered else (), request.urgency,
+                request.structured, request.adapter,
             )
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpclib.const import Cardinality, Handler
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import Event, ResponseReceived, StreamEnded, TrailersReceived
+from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, TrailersReceived
 from h2.settings import SettingCodes
 
 from gateway.server import GrpcServer, Limits
@@ -132,19 +132,24 @@ class Peer:
         )
         self.events: list[Event] = []
         self.ended = False
+        self.acknowledging = False
+        self._acknowledged: set[int] = set()
         self._reader = reader
         self._writer = writer
         self._task = asyncio.create_task(self._read())
 
     @classmethod
     @asynccontextmanager
-    async def connected(cls, port: int, window: int = GENEROUS) -> AsyncIterator[Peer]:
-        """Connect with a window for each stream, and a boundless one for the connection."""
+    async def connected(
+        cls, port: int, window: int = GENEROUS, *, connection_window: int = GENEROUS
+    ) -> AsyncIterator[Peer]:
+        """Connect with these windows; `acknowledge` gives back what was received."""
         peer = cls(*await asyncio.open_connection("127.0.0.1", port))
         peer.h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
         peer.h2.local_settings.acknowledge()
         peer.h2.initiate_connection()
-        peer.h2.increment_flow_control_window(GENEROUS - 65535)
+        if connection_window > 65535:
+            peer.h2.increment_flow_control_window(connection_window - 65535)
         peer.flush()
         try:
             yield peer
@@ -186,6 +191,19 @@ class Peer:
         self.flush()
         return stream_id
 
+    def data(self, stream_id: int) -> bytes:
+        """All data received on a stream."""
+        return b"".join(e.data for e in self.of(DataReceived) if e.stream_id == stream_id)
+
+    def acknowledge(self) -> None:
+        """Give the windows back for all data not acknowledged yet, and for what comes."""
+        self.acknowledging = True
+        for event in self.of(DataReceived):
+            if id(event) not in self._acknowledged:
+                self._acknowledged.add(id(event))
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        self.flush()
+
     def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
@@ -205,6 +223,8 @@ class Peer:
         try:
             while data := await self._reader.read(2**16):
                 self.events.extend(self.h2.receive_data(data))
+                if self.acknowledging:
+                    self.acknowledge()
                 self.flush()
         except ConnectionError:
             pass

@@ -13,7 +13,6 @@ from h2.events import ConnectionTerminated, StreamReset
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
-    ExtensionFrame,
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
@@ -162,7 +161,7 @@ async def test_broken_frames_end_the_connection(frames: Callable[[], bytes]) -> 
 
 async def test_unknown_frames_are_ignored() -> None:
     async with serving(Probe()) as (_, port), Peer.connected(port) as peer:
-        peer.raw(ExtensionFrame(type=0x42, stream_id=0, body=b"grease").serialize())
+        peer.raw(b"\0\0\6\x42\0\0\0\0\0grease")
         assert (await peer.status(peer.call("/test.Probe/Echo")))["grpc-status"] == "0"
 
 
@@ -177,7 +176,11 @@ async def test_a_header_bomb_ends_the_connection() -> None:
 async def test_connections_beyond_the_limit_are_closed() -> None:
     limits = Limits(max_connections=2)
     async with serving(Probe(), limits=limits) as (server, port):
-        async with Peer.connected(port) as first, Peer.connected(port), Peer.connected(port) as last:
+        async with (
+            Peer.connected(port) as first,
+            Peer.connected(port),
+            Peer.connected(port) as last,
+        ):
             await eventually(lambda: last.ended)
             assert (await first.status(first.call("/test.Probe/Echo")))["grpc-status"] == "0"
         assert server.counters.connections_refused == 1

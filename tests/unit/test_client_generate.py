@@ -57,7 +57,7 @@ async def test_the_request_carries_what_was_given_and_no_more() -> None:
             labels={"a": "b"},
         )
     (request,) = gateway.requests
-    assert [(one.role, one.content) for one in request.messages.messages] == [
+    assert [(one.role, one.content) for one in request.messages] == [
         ("system", "be brief"),
         ("user", "hi"),
     ]

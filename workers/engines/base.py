@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shared.errors import MillstreamError
-from shared.wire import Message, ModelCard, Sampling, TokenLogprobs
+from shared.wire import Message, ModelCard, Sampling, Structured, TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Job:
             replays detokenizer, stop matcher, penalties and seed over them, counts them for
             max_tokens and usage, and emits only what comes after. Empty on a first attempt.
         urgency: 0 is the most urgent class.
+        structured: What the answer is restricted to, or None.
+        adapter: The LoRA adapter, or "".
     """
 
     id: int
@@ -38,6 +40,8 @@ class Job:
     sampling: Sampling
     delivered: tuple[tuple[int, ...], ...] = ()
     urgency: int = 2
+    structured: Structured | None = None
+    adapter: str = ""
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ class Batch:
         width: Tokens per slot, padding included.
         tokens: Their ids, [rows * width].
         positions: Where they stand, [rows * width]; padding at the scratch position.
-        index: Where their keys and values go, see `KVCache.write`.
+        index: Where their keys and values go, from `KVCache.index`.
         length: Positions to attend to, at most.
         mask: What to add to the scores, [rows, 1, width, length]; None if all is seen.
     """
@@ -50,7 +50,7 @@ class Layout:
     """
 
     def __init__(self, cache: KVCache, device: torch.device, dtype: torch.dtype) -> None:
-        self._stride = cache.positions
+        self._cache = cache
         self._scratch = cache.scratch
         self._device = device
         self._dtype = dtype
@@ -58,42 +58,49 @@ class Layout:
 
     def decode(self, lanes: Sequence[Generation]) -> Batch:
         """The latest token of each lane, from slot 0 on."""
-        positions = [lane.cached for lane in lanes]
-        index = [slot * self._stride + place for slot, place in enumerate(positions)]
         tokens = [lane.answer[-1] for lane in lanes]
+        positions = [lane.cached for lane in lanes]
+        slots = list(range(len(lanes)))
         longest = max(positions)
-        return self._batch(0, 1, [tokens, positions, index], longest + 1, min(positions) < longest)
+        masked = min(positions) < longest
+        return self._batch(1, (tokens, positions, slots), longest + 1, masked)
 
     def prefill(self, prefill: Prefill, lanes: Sequence[Generation]) -> Batch:
         """The next tokens of each lane, padded to the same number."""
         width = max(prefill.counts)
         longest = 0
-        tokens, positions, index = [], [], []
+        tokens: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
         for row, (lane, count) in enumerate(zip(lanes, prefill.counts, strict=True)):
             pad, end = width - count, lane.cached + count
-            places = [*range(lane.cached, end), *[self._scratch] * pad]
             tokens += lane.next_tokens(count) + [0] * pad
-            positions += places
-            index += [(prefill.first + row) * self._stride + place for place in places]
+            positions += [*range(lane.cached, end), *[self._scratch] * pad]
+            slots += [prefill.first + row] * width
             longest = max(longest, end)
-        return self._batch(prefill.first, width, [tokens, positions, index], longest, True)
+        return self._batch(width, (tokens, positions, slots), longest, masked=True)
 
-    def padding(self, rows: int, width: int) -> Batch:
-        """Nothing but padding, to run the kernels."""
-        index = [slot * self._stride + self._scratch for slot in range(rows) for _ in range(width)]
-        size = rows * width
-        return self._batch(0, width, [[0] * size, [self._scratch] * size, index], 1, True)
+    def padding(self, width: int) -> Batch:
+        """Nothing but padding in slot 0, to run the kernels."""
+        return self._batch(width, ([0] * width, [self._scratch] * width, [0] * width), 1, True)
 
     def _batch(
-        self, first: int, width: int, columns: list[list[int]], length: int, masked: bool
+        self,
+        width: int,
+        columns: tuple[list[int], list[int], list[int]],
+        length: int,
+        masked: bool,
     ) -> Batch:
-        tokens, positions, index = torch.tensor(columns, device=self._device).unbind(0)
+        """Put ids, positions and slots on the device, with a mask where one is needed."""
+        first = columns[2][0]
+        tokens, positions, slots = torch.tensor(columns, device=self._device).unbind(0)
         rows = len(tokens) // width
-        if not masked:
-            return Batch(first, rows, width, tokens, positions, index, length, None)
-        if self._device.type != "cpu":
-            length = -(-length // _ALIGNMENT) * _ALIGNMENT
-        ahead = self._places[:length] > positions.view(rows, 1, width, 1)
-        mask = torch.zeros(ahead.shape, dtype=self._dtype, device=self._device)
-        mask.masked_fill_(ahead, -torch.inf)
+        mask = None
+        if masked:
+            if self._device.type != "cpu":
+                length = -(-length // _ALIGNMENT) * _ALIGNMENT
+            ahead = self._places[:length] > positions.view(rows, 1, width, 1)
+            mask = torch.zeros(ahead.shape, dtype=self._dtype, device=self._device)
+            mask.masked_fill_(ahead, -torch.inf)
+        index = self._cache.index(slots, positions)
         return Batch(first, rows, width, tokens, positions, index, length, mask)

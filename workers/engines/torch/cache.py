@@ -14,11 +14,12 @@ _ALIGNMENT = 16  # positions; CUDA's attention kernels want masks of aligned len
 
 
 class KVCache:
-    """Keys and values of every slot, [layers, slots, positions, 2 * kv_heads, head_dim].
+    """Keys and values of every slot, [layers, slots, 2 * kv_heads, positions, head_dim].
 
-    A token's keys and values lie together, so one copy a layer stores both. There is at least one
-    position more than the context: `scratch`, where padding is written and which is never read as
-    anything. Zeroed, since what is masked in attention must still be finite.
+    The positions of a head lie together, since attention reads them all and that is most of the
+    memory traffic. There is at least one position more than the context: `scratch`, where padding
+    is written and which is never read as anything. Zeroed, since what is masked in attention must
+    still be finite.
 
     Args:
         config: The model's shape.
@@ -44,22 +45,26 @@ class KVCache:
         self.positions = positions_for(context)
         heads = config.kv_heads
         self._rows = torch.zeros(
-            (config.layers, slots, self.positions, 2 * heads, config.head_dim),
+            (config.layers, slots, 2 * heads, self.positions, config.head_dim),
             dtype=dtype,
             device=device,
         )
-        self._flat = self._rows.view(config.layers, -1, 2 * heads, config.head_dim).unbind(0)
-        # [layers, slots, kv_heads, positions, head_dim], as attention reads them.
-        self._keys = self._rows[:, :, :, :heads].transpose(2, 3)
-        self._values = self._rows[:, :, :, heads:].transpose(2, 3)
+        self._flat = self._rows.view(config.layers, -1, config.head_dim).unbind(0)
+        self._keys, self._values = self._rows[:, :, :heads], self._rows[:, :, heads:]
+        self._heads = torch.arange(2 * heads, device=device) * self.positions
+
+    def index(self, slots: Tensor, positions: Tensor) -> Tensor:
+        """Where the keys and values of tokens go, for `write`: [tokens * 2 * kv_heads]."""
+        first = slots * (len(self._heads) * self.positions) + positions
+        return (first.unsqueeze(1) + self._heads).view(-1)
 
     def write(self, layer: int, index: Tensor, keys_values: Tensor) -> None:
         """Store tokens' keys and values.
 
         Args:
             layer: Which layer.
-            index: slot * `positions` + position, [tokens].
-            keys_values: [tokens, 2 * kv_heads, head_dim].
+            index: As `index` gives it.
+            keys_values: [tokens * 2 * kv_heads, head_dim].
         """
         self._flat[layer].index_copy_(0, index, keys_values)
 
@@ -73,7 +78,7 @@ class KVCache:
     def copy(self, copies: Sequence[Copy]) -> None:
         """Copy rows, in order."""
         for source, target, length in copies:
-            self._rows[:, target, :length] = self._rows[:, source, :length]
+            self._rows[:, target, :, :length] = self._rows[:, source, :, :length]
 
     def clear(self, slot: int) -> None:
         """Zero a row that may hold values that are not finite."""

@@ -96,7 +96,7 @@ class Llama:
                 -1, turned + config.kv_heads, config.head_dim
             )
             _rotate(qkv[:, :turned], angles)
-            cache.write(number, batch.index, qkv[:, config.heads :])
+            cache.write(number, batch.index, qkv[:, config.heads :].reshape(-1, config.head_dim))
             attended = self._attend(qkv[:, : config.heads], *memory[number], mask, batch)
             hidden = hidden + F.linear(attended, layer.out, layer.out_bias)
             normed = F.rms_norm(hidden, shape, layer.mlp_norm, eps)

@@ -69,7 +69,7 @@ class Runner:
     def warm_up(self) -> None:
         """Run the kernels once, on padding."""
         for width in (1, 2):
-            hidden = self._model.forward(self._layout.padding(1, width), self._cache)
+            hidden = self._model.forward(self._layout.padding(width), self._cache)
             self._model.logits(hidden).argmax(dim=-1).tolist()
 
     def add(self, lane: Generation) -> None:
