@@ -14,6 +14,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := torch,http,otel,dev
 BUF := tools/node_modules/.bin/buf
+NODE_EXAMPLE := examples/node/node_modules/.package-lock.json
+# Without npm the tests that need it are skipped, unless CI is set.
+NODE_TOOLS := $(if $(shell command -v npm),$(BUF) $(NODE_EXAMPLE))
 PROTO := millstream/v1/inference.proto
 STUBS := inference_pb2.py inference_pb2.pyi inference_grpc.py
 
@@ -29,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 ifneq ($(TORCH_INDEX),)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX) torch
 endif
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
@@ -38,10 +41,14 @@ $(BUF): tools/package.json tools/package-lock.json
 	cd tools && npm ci --silent --no-audit --no-fund
 	@touch $@
 
+$(NODE_EXAMPLE): examples/node/package.json examples/node/package-lock.json
+	cd examples/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+
 demo: $(READY) ## stream three prompts through the whole stack; ONCE=1 stops it afterwards
 	$(BIN)/millstream demo $(if $(ONCE),--once)
 
-test: $(READY) ## unit, engine, integration and end-to-end tests
+test: $(READY) $(NODE_TOOLS) ## unit, engine, integration and end-to-end tests
 	$(BIN)/python -m pytest -q tests/unit tests/engines tests/integration tests/e2e
 
 lint: $(READY) $(BUF) ## ruff, mypy, buf lint, and whether the stubs are those of the proto
@@ -50,7 +57,9 @@ lint: $(READY) $(BUF) ## ruff, mypy, buf lint, and whether the stubs are those o
 	$(BIN)/mypy
 	$(BUF) lint
 	tools/generate.sh build/proto
-	for stub in $(STUBS); do diff -u millstream/v1/$$stub build/proto/millstream/v1/$$stub; done
+	for stub in $(STUBS); do \
+		diff -u millstream/v1/$$stub build/proto/millstream/v1/$$stub || exit 1; \
+	done
 
 proto: $(READY) ## regenerate the stubs of millstream/v1
 	tools/generate.sh .
@@ -65,4 +74,4 @@ bench: $(READY) ## measure CPU per token and latency; prints the README's table
 	$(BIN)/python -m benchmarks
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) tools/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) tools/node_modules examples/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -104,7 +104,8 @@ class Fleet:
             self.boots[frame.boot] = frame.worker
         else:
             self._heard(worker, now)
-        worker.state, worker.card, worker.reason = frame.state, frame.card, frame.reason
+        worker.state, worker.model = frame.state, frame.model
+        worker.card, worker.reason = frame.card, frame.reason
         return worker
 
     def heartbeat(self, frame: wire.Heartbeat, now: float) -> Worker | None:

@@ -143,6 +143,9 @@ class GrpcServer:
             await asyncio.wait([c.drained for c in connections], timeout=grace)
         while self._state.calls and (left := deadline - loop.time()) > 0:
             await asyncio.wait(self._state.calls, timeout=left)
+        # The last answers may still be in our buffers; a connection ends when they are out.
+        idle = [connection for connection in connections if connection.calls.empty]
+        await _all_lost(idle, max(0.0, deadline - loop.time()))
 
     async def close(self) -> None:
         """End open calls with UNAVAILABLE, then the connections, then return."""

@@ -177,7 +177,9 @@ class Session:
         if self.state is not State.PUBLISHING:
             return  # Claimed already: the answer was lost, the message was not.
         limit = PUBLISH_LIMIT if self.attempt == 0 else self._queue_limit
-        if isinstance(outcome, Overloaded) or now - self._published_at > limit:
+        refused = outcome is not None and not outcome.retryable
+        late = now - self._published_at > limit
+        if refused or late or isinstance(outcome, Overloaded):
             self._fail(outcome or Unavailable("the queue did not answer", retry_after=1.0))
         elif outcome is None:
             self._wire.publish(self, self._attempt_request())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from grpclib.exceptions import StreamTerminatedError
 from h2.connection import ConnectionState
+from h2.exceptions import ProtocolError
 from h2.stream import StreamState
 
 from gateway.grpc.http2 import GuardedH2
@@ -94,7 +95,7 @@ class ResponseWriter:
         """
         async with self._sending:
             if not self._stream._send_initial_metadata_done:
-                await self._stream.send_initial_metadata()
+                await self._send_headers()
             data = memoryview(b"".join(_PREFIX(0, len(m)) + m for m in messages))
             while data:
                 room = await self._room()
@@ -102,6 +103,12 @@ class ResponseWriter:
                 self._transport.write(self._h2.data_to_send())
                 data = data[room:]
             self._stream._send_message_done = True
+
+    async def _send_headers(self) -> None:
+        try:
+            await self._stream.send_initial_metadata()
+        except ProtocolError as error:
+            raise StreamTerminatedError("the stream has ended") from error
 
     async def _room(self) -> int:
         """Wait until the socket's buffer and both windows take a byte; how many they take."""

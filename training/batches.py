@@ -40,22 +40,40 @@ def encode(tokenizer: Tokenizer, documents: Sequence[Document]) -> list[Tokens]:
     return tokens
 
 
-def pack(tokens: Sequence[Tokens], length: int) -> tuple[Tensor, Tensor]:
-    """Return ids and labels as (rows, length), documents one after another; the rest is dropped."""
-    ids = torch.tensor([i for document in tokens for i in document.ids])
-    labels = torch.tensor([i for document in tokens for i in document.labels])
-    rows = len(ids) // length
-    return ids[: rows * length].view(rows, length), labels[: rows * length].view(rows, length)
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Documents one after another, as tensors of (rows, length).
+
+    A position counts from the start of its document: transformers takes a jump in them as the
+    border of a document, and lets no token look across it.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    positions: Tensor
+
+    def __getitem__(self, which: Tensor) -> "Rows":
+        """Return the rows with these numbers."""
+        return Rows(self.ids[which], self.labels[which], self.positions[which])
 
 
-def shuffled(
-    ids: Tensor, labels: Tensor, batch: int, steps: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def pack(tokens: Sequence[Tokens], length: int) -> Rows:
+    """Return the documents as rows of `length`; what does not fill a row is dropped."""
+    columns = (
+        [i for document in tokens for i in document.ids],
+        [i for document in tokens for i in document.labels],
+        [i for document in tokens for i in range(len(document.ids))],
+    )
+    count = len(columns[0]) // length
+    return Rows(*(torch.tensor(c[: count * length]).view(count, length) for c in columns))
+
+
+def shuffled(rows: Rows, batch: int, steps: int, seed: int) -> Iterator[Rows]:
     """Yield `steps` batches of rows, in a new order each time that all rows have been seen."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         if len(order) < batch:
-            order = torch.cat([order, torch.randperm(len(ids), generator=generator)])
-        rows, order = order[:batch], order[batch:]
-        yield ids[rows], labels[rows]
+            order = torch.cat([order, torch.randperm(len(rows.ids), generator=generator)])
+        chosen, order = order[:batch], order[batch:]
+        yield rows[chosen]

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from training import batches, card, tokenizer
@@ -50,7 +49,7 @@ def rate(step: int, steps: int) -> float:
     return PEAK_RATE * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def fit(model: LlamaForCausalLM, ids: Tensor, labels: Tensor, steps: int) -> None:
+def fit(model: LlamaForCausalLM, rows: batches.Rows, steps: int) -> None:
     """Train `model` in place for `steps` batches, with bfloat16 arithmetic."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
@@ -60,13 +59,16 @@ def fit(model: LlamaForCausalLM, ids: Tensor, labels: Tensor, steps: int) -> Non
     )
     model.train()
     start = time.monotonic()
-    for step, (row_ids, row_labels) in enumerate(
-        batches.shuffled(ids, labels, BATCH, steps, seed=SEED)
-    ):
+    for step, batch in enumerate(batches.shuffled(rows, BATCH, steps, seed=SEED)):
         for group in optimizer.param_groups:
             group["lr"] = rate(step, steps)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(input_ids=row_ids, labels=row_labels).loss
+            loss = model(
+                input_ids=batch.ids,
+                labels=batch.labels,
+                position_ids=batch.positions,
+                use_cache=False,
+            ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -96,8 +98,8 @@ def main() -> None:
     """Make the corpus, learn the tokenizer, train, save, evaluate and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
-    parser.add_argument("--steps", type=int, default=1200, help="batches to train on")
-    parser.add_argument("--documents", type=int, default=40_000, help="size of the corpus")
+    parser.add_argument("--steps", type=int, default=1400, help="batches to train on")
+    parser.add_argument("--documents", type=int, default=45_000, help="size of the corpus")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads to use")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -106,13 +108,13 @@ def main() -> None:
 
     texts = list(documents(SEED, options.documents))
     bpe = tokenizer.learn(texts[:8000], VOCABULARY)
-    ids, labels = batches.pack(batches.encode(bpe, texts), ROW)
+    rows = batches.pack(batches.encode(bpe, texts), ROW)
     size = sum(len(document.render().encode()) for document in texts)
-    print(f"{len(texts)} documents, {size} bytes, {ids.numel()} tokens", flush=True)
+    print(f"{len(texts)} documents, {size} bytes, {rows.ids.numel()} tokens", flush=True)
 
     model = LlamaForCausalLM(architecture())
     start = time.monotonic()
-    fit(model, ids, labels, options.steps)
+    fit(model, rows, options.steps)
     minutes = (time.monotonic() - start) / 60
     save(model, options.out)
     tokenizer.save(bpe, options.out, MAX_POSITIONS)
@@ -124,7 +126,7 @@ def main() -> None:
         config=model.config,
         documents=len(texts),
         corpus_bytes=size,
-        corpus_tokens=ids.numel(),
+        corpus_tokens=rows.ids.numel(),
         trained_tokens=options.steps * BATCH * ROW,
         steps=options.steps,
         minutes=minutes,

@@ -142,8 +142,13 @@ async def _serve(state: ServerState, stream: Http2Stream, headers: Headers) -> N
             state.counters.calls_cancelled += 1
             raise
         error = _cancelled_by_us(state)
+    except (StreamTerminatedError, Http2Error) as exception:
+        if not stream.closable:
+            state.counters.calls_cancelled += 1
+            return
+        error = _to_status(exception)
     except Exception as exception:  # every fault of a handler becomes a status
-        error = _to_status(exception, stream)
+        error = _to_status(exception)
     if error is not None:
         _count(state.counters, error)
     await _finish(rpc, error)
@@ -221,13 +226,12 @@ def _cancelled_by_us(state: ServerState) -> GRPCError:
     return GRPCError(Status.CANCELLED, "the call was cancelled by the server")
 
 
-def _to_status(exception: Exception, stream: Http2Stream) -> GRPCError:
+def _to_status(exception: Exception) -> GRPCError:
     if isinstance(exception, GRPCError):
         return exception
     if isinstance(exception, MillstreamError):
         return to_grpc(exception)
-    if not (isinstance(exception, StreamTerminatedError) and not stream.closable):
-        log.error("a handler failed", exc_info=exception)
+    log.error("a handler failed", exc_info=exception)
     return GRPCError(Status.INTERNAL, "internal error")
 
 

@@ -15,7 +15,7 @@ from grpclib.protocol import Stream as Http2Stream
 from grpclib.utils import Wrapper
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, Event, PingAckReceived, WindowUpdated
+from h2.events import ConnectionTerminated, Event, PingAckReceived, StreamReset, WindowUpdated
 from h2.exceptions import ProtocolError
 
 from gateway.grpc.calls import Calls, ServerState
@@ -29,6 +29,9 @@ LINGER = 0.5
 
 MAX_UNREAD = 4 * 2**20
 """Bytes of answers that a peer may leave unread; flow control keeps honest ones far below."""
+
+FLUSH = 30.0
+"""Seconds that an honest peer gets to read what is written when its connection ends."""
 
 DRAIN_WAIT = 1.0
 """Seconds that a peer gets to see the first GOAWAY of a drain before the final one."""
@@ -86,6 +89,13 @@ class ServerEvents(EventsProcessor):
             self._window_opened = True
         else:
             super().process_window_updated(event)
+
+    def process_stream_reset(self, event: StreamReset) -> None:
+        """End the call that the client has reset."""
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.window_updated.set()  # whoever waits for room learns that it has ended
+        super().process_stream_reset(event)
 
     def process_ping_ack_received(self, event: PingAckReceived) -> None:
         """The client has seen the first GOAWAY of a drain."""
@@ -199,7 +209,7 @@ class GrpcProtocol(H2Protocol):
         self._deaf = True
         self.calls.close()
         self._transport.close()
-        self._after(LINGER, self._transport.abort)
+        self._after(FLUSH, self._transport.abort)
 
     def abort(self) -> None:
         """Drop the connection with whatever is unsent."""
@@ -211,7 +221,9 @@ class GrpcProtocol(H2Protocol):
         self._state.connections.discard(self)
         for timer in self._timers.values():
             timer.cancel()
-        self.connection.write_ready.set()  # whoever waits to write learns that it is closed
+        self.connection.write_ready.set()  # whoever waits for room learns that it has ended
+        for stream in self.processor.streams.values():
+            stream.window_updated.set()
         self.processor.close(reason="Connection lost")
         for future in (self.lost, self.drained):
             if not future.done():
@@ -228,22 +240,24 @@ class GrpcProtocol(H2Protocol):
         self._deaf = True
         self.connection.flush()
         self.calls.close()
-        self._after(LINGER, self.leave)
+        self._after(LINGER, self.abort)
 
     def _keepalive(self) -> None:
         silence = self._loop.time() - self._heard_at
         limits = self._state.limits
-        if self._transport.is_closing():
-            self._transport.abort()  # it had all the time to flush
-        elif silence < limits.keepalive_interval:
+        if self._deaf:
+            return
+        if silence < limits.keepalive_interval:
             self._after(limits.keepalive_interval - silence, self._keepalive)
-        elif not self._deaf:
+        else:
             self._asked_at = self._loop.time()
             self._h2.ping(_KEEPALIVE)
             self.connection.flush()
             self._after(limits.keepalive_timeout, self._check_alive)
 
     def _check_alive(self) -> None:
+        if self._deaf:
+            return
         if self._heard_at > self._asked_at:
             self._keepalive()
             return

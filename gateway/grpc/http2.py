@@ -6,7 +6,13 @@ import time
 from typing import TYPE_CHECKING, ClassVar
 
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection, _decode_headers
+from h2.connection import (
+    AllowedStreamIDs,
+    ConnectionInputs,
+    ConnectionState,
+    H2Connection,
+    _decode_headers,
+)
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event
 from h2.exceptions import DenialOfServiceError, FrameTooLargeError
@@ -83,6 +89,7 @@ class GuardedH2(H2Connection):
         self._resets = TokenBucket(limits.reset_budget, limits.reset_budget / 30)
         self._opened_at: dict[int, float] = {}
         self._sweep_at = 0
+        self._last_words = b""
         self._data_frames_at_control = 0
         self.local_settings = Settings(
             client=False,
@@ -142,6 +149,11 @@ class GuardedH2(H2Connection):
             self._terminate_connection(ErrorCodes.FRAME_SIZE_ERROR)
             raise FrameTooLargeError("a frame is longer than SETTINGS_MAX_FRAME_SIZE")
         return events
+
+    def _terminate_connection(self, error_code: ErrorCodes) -> None:
+        self.state_machine.process_input(ConnectionInputs.SEND_GOAWAY)
+        last = self.highest_inbound_stream_id
+        self._prepare_for_sending([GoAwayFrame(0, last, error_code, self._last_words)])
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)
@@ -210,6 +222,7 @@ class GuardedH2(H2Connection):
         self._data_frames_at_control = self.data_frames
         # A client that measures its bandwidth pings with the data that it gets.
         if not answered and not self._controls.spend(time.monotonic()):
+            self._last_words = b"too_many_pings"  # on which gRPC clients ping less often
             raise PingFlood("too many PING and SETTINGS frames")
 
     def _spend_reset(self) -> None:

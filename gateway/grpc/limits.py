@@ -52,7 +52,33 @@ class Limits:
 
 @dataclass(slots=True)
 class ServerCounters:
-    """What happened since the server started; plain numbers that only grow."""
+    """What happened since the server started; plain numbers that only grow.
+
+    Attributes:
+        connections: Accepted by the socket, refused ones included.
+        connections_refused: Over the limit, or while draining.
+        connections_garbage: Ended because they did not speak HTTP/2.
+        connections_timed_out: Dropped because the peer did not answer.
+        connections_aged: Drained because of their age.
+        connections_unread: Dropped because the peer left answers to its frames unread.
+        ping_floods: Ended because of PING or SETTINGS frames.
+        rapid_resets: Ended because of calls opened and reset at once.
+        header_floods: Ended because of headers far over the limit.
+        calls: Begun, refused ones included.
+        calls_cancelled: Reset by the client, or lost with its connection.
+        streams_refused: Over the limit of a connection, or after its last GOAWAY.
+        refused_content_type: Not gRPC: content-type or te.
+        refused_method: Unknown, or not POST.
+        refused_header_size: Metadata over the limit.
+        refused_timeout: Malformed grpc-timeout.
+        refused_metadata: Malformed binary metadata.
+        refused_encoding: Unknown grpc-encoding.
+        refused_deadline: Passed on arrival.
+        refused_message_size: Over the limit, before or after decompression.
+        refused_message: Malformed, cut off, or not there.
+        deadlines_exceeded: Ended by their deadline while they ran.
+        handler_errors: Ended with INTERNAL.
+    """
 
     connections: int = 0
     connections_refused: int = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -135,9 +135,12 @@ class Driver:
 
     async def idle(self) -> None:
         """Wait until nothing runs or waits."""
-        async with asyncio.timeout(PATIENCE):
-            while self.engine.observe().running or self.engine.observe().waiting:
-                await asyncio.sleep(0.001)
+        for _ in range(int(PATIENCE * 1000)):
+            seen = self.engine.observe()
+            if not seen.running and not seen.waiting:
+                return
+            await asyncio.sleep(0.001)
+        raise AssertionError(f"still busy: {seen}")
 
     def has(self, feature: str) -> None:
         """Skip the test unless the engine claims a feature."""
@@ -380,9 +383,7 @@ class EngineContract:
 
 def changed(sampling: Sampling, **fields: Any) -> Sampling:
     """A copy with other values."""
-    import dataclasses
-
-    return dataclasses.replace(sampling, **fields)
+    return replace(sampling, **fields)
 
 
 def assert_text(text: str, decoded: str) -> None:

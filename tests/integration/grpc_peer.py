@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import grpc.aio
@@ -168,13 +169,12 @@ class Peer:
         self,
         path: str,
         data: bytes | None = framed(b""),
+        headers: Mapping[str, str | None] = MappingProxyType({}),
         *,
         end: bool = True,
-        without: str = "",
-        **headers: str,
     ) -> int:
-        """Open a call; headers are given with _ for - and replace the usual ones."""
-        usual = {
+        """Open a call; `headers` are added to the usual ones, and None takes one away."""
+        usual: dict[str, str | None] = {
             ":method": "POST",
             ":scheme": "http",
             ":path": path,
@@ -182,10 +182,11 @@ class Peer:
             "te": "trailers",
             "content-type": "application/grpc",
         }
-        usual |= {name.replace("_", "-"): value for name, value in headers.items()}
-        usual.pop(without, None)
+        sent = [
+            (name, value) for name, value in (usual | dict(headers)).items() if value is not None
+        ]
         stream_id = self.h2.get_next_available_stream_id()
-        self.h2.send_headers(stream_id, list(usual.items()), end_stream=data is None and end)
+        self.h2.send_headers(stream_id, sent, end_stream=data is None and end)
         if data is not None:
             self.h2.send_data(stream_id, data, end_stream=end)
         self.flush()

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -21,6 +22,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from gateway.grpc.connection import GrpcProtocol
+from gateway.grpc.messages import InboundBuffer
 from gateway.server import GrpcServer, Limits
 from tests.integration.grpc_peer import Peer, Probe, channel, eventually, framed, serving
 
@@ -57,6 +60,7 @@ async def test_a_ping_flood_ends_only_its_connection() -> None:
         async with Peer.connected(port) as peer:
             peer.raw(pings(2000))
             await hung_up(peer, ErrorCodes.ENHANCE_YOUR_CALM)
+            assert peer.of(ConnectionTerminated)[-1].additional_data == b"too_many_pings"
         assert await echo(b"after") == b"after"
         assert server.counters.ping_floods == 1
         assert server.counters.connections == 2
@@ -168,7 +172,7 @@ async def test_unknown_frames_are_ignored() -> None:
 async def test_a_header_bomb_ends_the_connection() -> None:
     limits = Limits(max_header_bytes=1000)
     async with serving(Probe(), limits=limits) as (server, port), Peer.connected(port) as peer:
-        peer.call("/test.Probe/Echo", x_large="y" * 5000)
+        peer.call("/test.Probe/Echo", headers={"x-large": "y" * 5000})
         await hung_up(peer, ErrorCodes.ENHANCE_YOUR_CALM)
         assert server.counters.header_floods == 1
 
@@ -216,7 +220,7 @@ async def test_a_client_that_answers_pings_is_kept() -> None:
         (connection,) = server._state.connections
         for _ in range(5):
             heard = connection._heard_at
-            await eventually(lambda heard=heard: connection._heard_at > heard)
+            await eventually(partial(_heard_since, connection, heard))
         probe.release.set()
         assert (await peer.status(call))["grpc-status"] == "0"
         assert server.counters.connections_timed_out == 0
@@ -257,17 +261,22 @@ async def test_1_byte_frames_take_no_memory_each() -> None:
         await eventually(lambda: _buffered(server) == 50_000)
 
 
+def _heard_since(connection: GrpcProtocol, time: float) -> bool:
+    return connection._heard_at > time
+
+
 def _buffered(server: GrpcServer) -> int:
     (connection,) = server._state.connections
-    return sum(len(s.buffer._data) for s in connection.processor.streams.values())  # type: ignore[attr-defined]
+    buffers = [stream.buffer for stream in connection.processor.streams.values()]
+    return sum(len(buffer._data) for buffer in buffers if isinstance(buffer, InboundBuffer))
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
     key, certificate = folder / "key.pem", folder / "cert.pem"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        + ["-keyout", str(key), "-out", str(certificate)],
+        [*command.split(), names, "-keyout", str(key), "-out", str(certificate)],
         check=True,
         capture_output=True,
     )

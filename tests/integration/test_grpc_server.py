@@ -4,11 +4,12 @@ import asyncio
 import gzip
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import grpc
 import pytest
+import uvloop
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RichStatus
@@ -97,38 +98,38 @@ async def test_gzip_is_inflated_with_the_same_limit() -> None:
                 (framed(b"flagged", compressed=1), "identity", "13"),
             ]
             for message, encoding, status in sent:
-                call = peer.call("/test.Probe/Echo", message, grpc_encoding=encoding)
+                call = peer.call("/test.Probe/Echo", message, {"grpc-encoding": encoding})
                 assert (await peer.status(call))["grpc-status"] == status
         assert server.counters.handler_errors == 0
 
 
-HEADERS: list[tuple[dict[str, str], dict[str, str], str]] = [
-    ({"grpc_timeout": "5 minutes"}, {"grpc-status": "3"}, "refused_timeout"),
-    ({"grpc_timeout": "123456789S"}, {"grpc-status": "3"}, "refused_timeout"),
-    ({"grpc_timeout": ""}, {"grpc-status": "3"}, "refused_timeout"),
-    ({"grpc_timeout": "0n"}, {"grpc-status": "4"}, "refused_deadline"),
-    ({"key_bin": "!!!"}, {"grpc-status": "3"}, "refused_metadata"),
-    ({"key_bin": "é"}, {"grpc-status": "3"}, "refused_metadata"),
+HEADERS: list[tuple[dict[str, str | None], dict[str, str], str]] = [
+    ({"grpc-timeout": "5 minutes"}, {"grpc-status": "3"}, "refused_timeout"),
+    ({"grpc-timeout": "123456789S"}, {"grpc-status": "3"}, "refused_timeout"),
+    ({"grpc-timeout": ""}, {"grpc-status": "3"}, "refused_timeout"),
+    ({"grpc-timeout": "0n"}, {"grpc-status": "4"}, "refused_deadline"),
+    ({"key-bin": "!!!"}, {"grpc-status": "3"}, "refused_metadata"),
+    ({"key-bin": "é"}, {"grpc-status": "3"}, "refused_metadata"),
     (
-        {"grpc_encoding": "br"},
+        {"grpc-encoding": "br"},
         {"grpc-status": "12", "grpc-accept-encoding": "identity,gzip"},
         "refused_encoding",
     ),
-    ({"content_type": "application/json"}, {":status": "415"}, "refused_content_type"),
-    ({"without": "content-type"}, {":status": "415"}, "refused_content_type"),
-    ({"without": "te"}, {":status": "400"}, "refused_content_type"),
-    ({"without": ":method"}, {":status": "405"}, "refused_method"),
-    ({"without": ":path"}, {"grpc-status": "12"}, "refused_method"),
-    ({"x_large": "y" * 20_000}, {"grpc-status": "8"}, "refused_header_size"),
+    ({"content-type": "application/json"}, {":status": "415"}, "refused_content_type"),
+    ({"content-type": None}, {":status": "415"}, "refused_content_type"),
+    ({"te": None}, {":status": "400"}, "refused_content_type"),
+    ({":method": None}, {":status": "405"}, "refused_method"),
+    ({":path": None}, {"grpc-status": "12"}, "refused_method"),
+    ({"x-large": "y" * 20_000}, {"grpc-status": "8"}, "refused_header_size"),
 ]
 
 
 @pytest.mark.parametrize(("headers", "expected", "counter"), HEADERS)
 async def test_wrong_headers_get_their_status(
-    headers: dict[str, str], expected: dict[str, str], counter: str
+    headers: dict[str, str | None], expected: dict[str, str], counter: str
 ) -> None:
     async with serving(Probe()) as (server, port), Peer.connected(port) as peer:
-        answer = await peer.status(peer.call("/test.Probe/Echo", **headers))
+        answer = await peer.status(peer.call("/test.Probe/Echo", headers=headers))
         assert answer.items() >= expected.items()
         assert getattr(server.counters, counter) == 1
         assert (await peer.status(peer.call("/test.Probe/Echo")))["grpc-status"] == "0"
@@ -222,7 +223,7 @@ async def test_a_millstream_error_comes_with_its_details(error: MillstreamError)
 async def test_the_deadline_ends_a_call() -> None:
     probe = Probe()
     async with serving(probe) as (server, port), Peer.connected(port) as peer:
-        call = peer.call("/test.Probe/Hold", grpc_timeout="50m")
+        call = peer.call("/test.Probe/Hold", headers={"grpc-timeout": "50m"})
         assert (await peer.status(call))["grpc-status"] == "4"
         assert probe.cancelled == 1
         assert server.counters.deadlines_exceeded == 1
@@ -289,6 +290,31 @@ async def test_drain_lets_open_calls_finish_and_sends_new_ones_elsewhere() -> No
         assert set(codes) == {grpc.StatusCode.OK}
 
 
+async def test_a_rolling_restart_under_load_fails_no_call() -> None:
+    first, second = GrpcServer([Probe()]), GrpcServer([Probe()])
+    port = await first.start("127.0.0.1", 0, reuse_port=True)
+    stop = asyncio.Event()
+    answered = 0
+
+    async def load(client: grpc.aio.Channel) -> None:
+        nonlocal answered
+        while not stop.is_set():
+            assert await client.unary_unary("/test.Probe/Echo")(b"x") == b"x"
+            answered += 1
+
+    async with channel(port) as one, channel(port) as two:
+        tasks = [asyncio.create_task(load(client)) for client in (one, two) for _ in range(8)]
+        await eventually(lambda: first.counters.calls > 100)
+        await second.start("127.0.0.1", port, reuse_port=True)
+        await first.drain(10)
+        await first.close()
+        await eventually(lambda: second.counters.calls > 100)
+        stop.set()
+        await asyncio.gather(*tasks)
+    assert answered == first.counters.calls + second.counters.calls
+    await second.close()
+
+
 async def test_drain_gives_up_after_its_grace_and_close_says_unavailable() -> None:
     probe = Probe()
     async with serving(probe) as (server, port), channel(port) as client:
@@ -336,6 +362,19 @@ async def test_an_aged_connection_is_drained() -> None:
     async with serving(Probe(), limits=limits) as (server, port), Peer.connected(port) as peer:
         await eventually(lambda: peer.ended)
         assert server.counters.connections_aged == 1
+
+
+SCENARIOS = [
+    test_a_reset_cancels_the_handler_and_leaves_nothing,
+    test_a_rolling_restart_under_load_fails_no_call,
+    test_drain_gives_up_after_its_grace_and_close_says_unavailable,
+    test_close_returns_with_an_idle_client_and_frees_the_port,
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_on_uvloop_too(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    uvloop.run(scenario())
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 
 from workers.engines.base import ModelLoadError
 from workers.engines.torch.cache import KVCache, cache_bytes, positions_for
@@ -190,8 +191,8 @@ def _tokenizer(folder: Path) -> Any:
         return transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelLoadError(f"{folder} has no tokenizer that can be loaded: {error}") from error
+    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as error:
+        raise ModelLoadError(f"cannot load the tokenizer of {folder}: {error}") from error
 
 
 def _check_memory(device: torch.device, weights: int, cache: int, slots: int, context: int) -> None:

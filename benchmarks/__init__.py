@@ -1,0 +1,1 @@
+"""What Millstream costs and how fast it answers, measured on real processes."""

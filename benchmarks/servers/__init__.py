@@ -1,0 +1,1 @@
+"""What Millstream is measured against: the same messages, streamed without a queue."""
