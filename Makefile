@@ -34,7 +34,8 @@ $(READY): pyproject.toml constraints.txt
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX) torch
 endif
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet \
+		--constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(BUF): tools/package.json tools/package-lock.json
@@ -68,7 +69,7 @@ constraints: $(READY) ## write the versions now in .venv to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 tiny-model: $(READY) ## train the bundled model again (minutes on two cores)
-	$(BIN)/python tools/train_tiny_model.py
+	$(BIN)/python -m training.train --out workers/bundled/model
 
 bench: $(READY) ## measure CPU per token and latency; prints the README's table
 	$(BIN)/python -m benchmarks

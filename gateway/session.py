@@ -1,32 +1,32 @@
 """One request's life at the gateway: a pure state machine (see docs/protocol.md).
 
-Time and messages go in by method calls, what follows goes out through two ports: `Wire` towards
-NATS and `Outlet` towards the client. No I/O and no clock of its own, so that the simulator runs
-the very code that serves.
+Time and messages go in by method calls, what follows goes out through two ports (`gateway.ports`):
+`Wire` towards NATS and `Outlet` towards the client. No I/O and no clock of its own, so that the
+simulator runs the very code that serves.
 
     PUBLISHING -> QUEUED -> BOUND -> ENDED
-                    ^         |
-                    '- fence -'   attempt + 1, with the tokens delivered so far
+        ^                     |
+        '------ fence --------'   attempt + 1, with the tokens delivered so far
+                (HELD in between, where it must be known first whether its worker died)
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Any, Protocol
 
+from gateway.answer import RESEND_EVERY, Answer
+from gateway.ports import Outlet, Summary, Wire
 from shared import wire
-from shared.errors import InternalError, MillstreamError, Overloaded, Unavailable
+from shared.errors import MillstreamError, Overloaded, RequestTooLarge, Unavailable
+
+__all__ = ["Outlet", "Session", "State", "Summary", "Wire"]
 
 PUBLISH_RETRY = 1.0
+PUBLISH_AGAIN = 0.2
 PUBLISH_LIMIT = 5.0
-RESEND_EVERY = 0.05
-GAP_LIMIT = 1.0
 AUDIT_FIRST = 1.0
 AUDIT_MOST = 10.0
-EARLY_MOST = 1024
 
 
 class State(Enum):
@@ -35,70 +35,25 @@ class State(Enum):
     PUBLISHING = auto()
     QUEUED = auto()
     BOUND = auto()
+    HELD = auto()
     ENDED = auto()
 
 
-class Wire(Protocol):
-    """What a session asks of the NATS side; nothing here waits."""
-
-    def publish(self, session: Session, request: wire.Request) -> None:
-        """Queue an attempt; the outcome comes back as `Session.published`."""
-
-    def unqueue(self, session: Session, attempt: int, sequence: int) -> None:
-        """Delete a queued attempt from the stream."""
-
-    def audit(self, session: Session, attempt: int, sequence: int) -> None:
-        """Look whether an attempt is still queued; the answer comes as `Session.audited`."""
-
-    def tell(self, worker: str, frame: wire.Frame) -> None:
-        """Send a control message."""
-
-    def cancel(self, worker: str, exec_: int) -> None:
-        """End an exec: told again until it says that it ended."""
-
-    def count(self, event: str) -> None:
-        """Count what an operator wants to see: failover, repair, stray and others."""
-
-
-class Outlet(Protocol):
-    """What a session gives the client; nothing here waits."""
-
-    def started(self, worker: str) -> None:
-        """A worker took the request; told once."""
-
-    def delta(
-        self, index: int, ids: Sequence[int], text: str, choice: int, attempt: int, logprobs: Any
-    ) -> None:
-        """The next tokens of one choice."""
-
-    def finished(self, summary: Summary) -> None:
-        """The answer is complete; nothing follows."""
-
-    def failed(self, error: MillstreamError) -> None:
-        """The request failed for good; nothing follows."""
-
-
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """What the last message to the client says. Times in seconds since acceptance."""
+class Fenced:
+    """The exec that lost the right to speak.
 
-    reasons: tuple[str, ...]
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    queue: float
-    first_token: float
-    total: float
-    attempts: int
+    Attributes:
+        attempt: Its attempt.
+        exec: Who.
+        worker: Where.
+        final: It cannot get the right back: it gave it up, or cannot fill a gap.
+    """
 
-
-@dataclass(slots=True)
-class Lane:
-    """One choice: what was delivered, and what came too early."""
-
-    frontier: int = 0
-    delivered: array[int] = field(default_factory=lambda: array("I"))
-    early: dict[int, wire.Chunk] = field(default_factory=dict)
+    attempt: int
+    exec: int
+    worker: str
+    final: bool
 
 
 class Session:
@@ -106,17 +61,21 @@ class Session:
 
     Attributes:
         state: Where it is.
+        answer: What was delivered of it.
         attempt: The attempt that may be claimed, or is bound.
         exec: The exec that may speak, while BOUND.
-        worker: Its worker's id.
+        worker: Its worker's id, while BOUND.
+        fenced: The exec before, until its successor is bound.
+        suspects: Workers that died, or seem to have, while they ran this.
+        resumable: Whether another worker can continue after delivered tokens.
+        repeatable: Whether another worker can begin anew while nothing was delivered.
         due: When `tick` wants to be called next (monotonic), or None.
     """
 
     __slots__ = (
-        "_accepted", "_audit_gap", "_began", "_bound_at", "_claim_digest", "_completion_extra",
-        "_done", "_first_token", "_gap_since", "_gap_told", "_lanes", "_minted", "_outlet",
-        "_published_at", "_queue_limit", "_sequence", "_started", "_wire", "attempt", "deadline",
-        "due", "exec", "fenced", "request", "state", "suspects", "worker",
+        "_accepted", "_audit_gap", "_claim_digest", "_minted", "_outlet", "_published_at",
+        "_queue_limit", "_sequence", "_wire", "answer", "attempt", "bound_at", "deadline", "due",
+        "exec", "fenced", "repeatable", "request", "resumable", "state", "suspects", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -137,24 +96,29 @@ class Session:
         self._minted = 0
         self.exec = 0
         self.worker = ""
-        self.fenced: tuple[int, int, str] | None = None
+        self.fenced: Fenced | None = None
         self.suspects: list[str] = []
+        self.resumable = self.repeatable = True
         self.deadline = deadline
         self._queue_limit = queue_seconds
-        self._lanes = [Lane() for _ in range(request.sampling.n)]
-        self._done: wire.Done | None = None
-        self._began: wire.Begun | None = None
+        self.answer = Answer(request.sampling.n, outlet, self._ask, wire_port.count)
         self._sequence: int | None = None
         self._claim_digest = 0
         self._accepted = now
         self._published_at = now
         self._audit_gap = AUDIT_FIRST
-        self._bound_at: float | None = None
-        self._first_token: float | None = None
-        self._gap_since: float | None = None
-        self._gap_told = 0.0
-        self._started = False
+        self.bound_at: float | None = None
         self.due: float | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that began the answer, or ""."""
+        return self.answer.begun.fingerprint if self.answer.begun is not None else ""
+
+    @property
+    def reached(self) -> int:
+        """Tokens delivered so far, over all choices."""
+        return sum(self.answer.frontiers)
 
     # ---- the queue ------------------------------------------------------------------------------
 
@@ -177,14 +141,14 @@ class Session:
         if self.state is not State.PUBLISHING:
             return  # Claimed already: the answer was lost, the message was not.
         limit = PUBLISH_LIMIT if self.attempt == 0 else self._queue_limit
-        refused = outcome is not None and not outcome.retryable
-        late = now - self._published_at > limit
-        if refused or late or isinstance(outcome, Overloaded):
+        if isinstance(outcome, RequestTooLarge) and self.attempt:
+            self._fail(Unavailable(f"another worker cannot continue the answer: {outcome}"))
+        elif isinstance(outcome, Overloaded | RequestTooLarge) or now - self._published_at > limit:
             self._fail(outcome or Unavailable("the queue did not answer", retry_after=1.0))
         elif outcome is None:
             self._wire.publish(self, self._attempt_request())
         else:
-            self.due = now + 0.2
+            self.due = now + PUBLISH_AGAIN
 
     def audited(self, attempt: int, present: bool, now: float) -> None:
         """Take the answer of an audit; an attempt that is gone unclaimed is queued anew."""
@@ -204,20 +168,18 @@ class Session:
     def _attempt_request(self) -> wire.Request:
         if self.attempt == 0:
             return self.request
-        began = self._began
-        if began is None:
+        begun = self.answer.begun
+        if begun is None:  # Then nothing was delivered either: see `Answer.on_chunk`.
             return replace(self.request, attempt=self.attempt, urgency=0)
-        ids = array("I")
-        ids.frombytes(began.prompt_ids)
         return replace(
             self.request,
             attempt=self.attempt,
             urgency=0,
             prompt=None,
             messages=None,
-            token_ids=tuple(ids),
-            delivered=tuple(tuple(lane.delivered) for lane in self._lanes),
-            fingerprint=began.fingerprint,
+            token_ids=self.answer.prompt_ids,
+            delivered=tuple(tuple(lane.delivered) for lane in self.answer.lanes),
+            fingerprint=begun.fingerprint,
         )
 
     def _mint(self, now: float) -> None:
@@ -228,34 +190,28 @@ class Session:
 
     # ---- what execs say -------------------------------------------------------------------------
 
-    def claimed(self, claim: wire.Claim, now: float) -> bool:
-        """Bind the first exec of the current attempt; every other is told to stop.
-
-        Returns:
-            Whether this claim bound the session to a worker it was not bound to.
-        """
-        if self.state is State.ENDED or claim.attempt != self.attempt:
+    def claimed(self, claim: wire.Claim, now: float) -> None:
+        """Bind the first exec of the current attempt; every other is told to stop."""
+        current = claim.attempt == self.attempt
+        if current and self.state is State.BOUND and claim.exec == self.exec:
+            self._wire.tell(claim.worker, self._go(now))
+        elif current and self.state in (State.PUBLISHING, State.QUEUED):
+            if self.fenced is not None:
+                self._wire.cancel(self.fenced.worker, self.fenced.exec)
+                self.fenced = None
+            self._bind(claim.exec, claim.worker, now)
+            self._claim_digest = claim.digest
+            self._wire.tell(claim.worker, self._go(now))
+        else:
             self._wire.tell(claim.worker, wire.Stop(claim.exec))
-            return False
-        if self.state is State.BOUND:
-            answer = self._go(now) if claim.exec == self.exec else wire.Stop(claim.exec)
-            self._wire.tell(claim.worker, answer)
-            return False
-        self._bind(claim.exec, claim.worker, now)
-        self._claim_digest = claim.digest
-        self.fenced = None
-        self._wire.tell(claim.worker, self._go(now))
-        return True
 
     def _bind(self, exec_: int, worker: str, now: float) -> None:
         self.state = State.BOUND
         self.exec = exec_
         self.worker = worker
         self.due = None
-        if self._bound_at is None:
-            self._bound_at = now
-        if not self._started:
-            self._started = True
+        if self.bound_at is None:
+            self.bound_at = now
             self._outlet.started(worker)
 
     def _go(self, now: float) -> wire.Go:
@@ -263,83 +219,53 @@ class Session:
             return wire.Go(self.exec, None)
         return wire.Go(self.exec, max(0, int((self.deadline - now) * 1000)))
 
-    def began(self, begun: wire.Begun) -> None:
+    def began(self, begun: wire.Begun, now: float) -> None:
         """Keep what a continuation will need."""
-        if begun.exec == self.exec and self._began is None:
-            self._began = begun
+        if self._may(begun.exec, begun.attempt):
+            self.answer.on_begun(begun, now)
+            self._after(now)
 
     def chunk(self, chunk: wire.Chunk, now: float) -> None:
-        """Deliver what is new and next, keep what is early, drop what is said already."""
+        """Deliver what is new and next of the exec that may speak."""
         if chunk.exec != self.exec or self.state is not State.BOUND:
-            self._stray(chunk.exec)
-            return
-        if chunk.choice >= len(self._lanes):
-            self._wire.count("malformed")
-            return
-        lane = self._lanes[chunk.choice]
-        if chunk.index == lane.frontier:
-            self._deliver(lane, chunk, now)
-            if lane.early or self._gap_since is not None:
-                self._after_gap(lane, now)
-            if self._done is not None:
-                self._try_finish(now)
-        elif chunk.index < lane.frontier:
-            if chunk.index + len(chunk.token_ids) > lane.frontier:
-                self.chunk(_tail(chunk, lane.frontier), now)
-        else:
-            if len(lane.early) < EARLY_MOST:
-                lane.early[chunk.index] = chunk
-            self._gap(now)
-
-    def _deliver(self, lane: Lane, chunk: wire.Chunk, now: float) -> None:
-        lane.frontier += len(chunk.token_ids)
-        lane.delivered.extend(chunk.token_ids)
-        if self._first_token is None:
-            self._first_token = now
-        self._outlet.delta(
-            chunk.index, chunk.token_ids, chunk.text, chunk.choice, chunk.attempt, chunk.logprobs
-        )
-
-    def _after_gap(self, lane: Lane, now: float) -> None:
-        """Deliver what waited for this, and see whether anything is missing still."""
-        while lane.early:
-            first = min(lane.early)
-            if first > lane.frontier:
-                break
-            waiting = lane.early.pop(first)
-            if first + len(waiting.token_ids) > lane.frontier:
-                self._deliver(lane, _tail(waiting, lane.frontier), now)
-        if not any(each.early for each in self._lanes) and self._done is None:
-            self._gap_since = None
-            self.due = None
+            self._stray(chunk.exec, chunk.attempt)
+        elif not self.answer.on_chunk(chunk, now):
+            self._after(now)
 
     def done(self, done: wire.Done, now: float) -> None:
-        """The exec is through; the end waits for the frontier."""
-        if done.exec != self.exec or self.state is not State.BOUND:
-            self._stray(done.exec)
-            return
-        if len(done.totals) != len(self._lanes) or len(done.reasons) != len(self._lanes):
-            self._wire.count("malformed")
-            return
-        self._done = done
-        self._try_finish(now)
+        """The exec is through."""
+        if self._may(done.exec, done.attempt):
+            self.answer.on_done(done, now)
+            self._after(now)
 
-    def _try_finish(self, now: float) -> None:
-        done = self._done
+    def _may(self, exec_: int, attempt: int) -> bool:
+        if exec_ == self.exec and self.state is State.BOUND:
+            return True
+        self._stray(exec_, attempt)
+        return False
+
+    def _after(self, now: float) -> None:
+        """The answer moved on: end it if it is complete, else look again while a gap is open."""
+        answer = self.answer
+        if answer.complete:
+            self._finish(now)
+        else:
+            self.due = None if answer.gap_since is None else now + RESEND_EVERY
+
+    def _finish(self, now: float) -> None:
+        answer, done, begun = self.answer, self.answer.done, self.answer.begun
         assert done is not None
-        if any(lane.frontier < total for lane, total in zip(self._lanes, done.totals, strict=True)):
-            self._gap(now)
-            return
+        assert begun is not None
+        self._wire.close(self.worker, self.exec)
         self._end()
-        began = self._began
         self._outlet.finished(
             Summary(
                 reasons=done.reasons,
-                prompt_tokens=len(began.prompt_ids) // 4 if began else 0,
+                prompt_tokens=len(begun.prompt_ids) // 4,
                 completion_tokens=done.completion_tokens,
-                cached_tokens=began.cached_tokens if began else 0,
-                queue=(self._bound_at or now) - self._accepted,
-                first_token=(self._first_token or now) - self._accepted,
+                cached_tokens=begun.cached_tokens,
+                queue=(self.bound_at or now) - self._accepted,
+                first_token=(answer.first_token or now) - self._accepted,
                 total=now - self._accepted,
                 attempts=self.attempt + 1,
             )
@@ -347,80 +273,91 @@ class Session:
 
     def failed(self, failed: wire.Failed) -> None:
         """The exec gave the request up for good."""
-        if failed.exec != self.exec or self.state is not State.BOUND:
-            self._stray(failed.exec)
+        if not self._may(failed.exec, failed.attempt):
             return
-        self._fail(
+        self._wire.close(self.worker, self.exec)
+        self._end()
+        self._outlet.failed(
             MillstreamError.from_wire(failed.kind, failed.message, failed.field, failed.retry_after)
         )
 
     def released(self, released: wire.Released, now: float) -> None:
         """A draining worker handed the request back."""
-        if released.exec != self.exec or self.state is not State.BOUND:
-            return
-        self._wire.count("released")
-        self._fence(now)
+        self._wire.close(released_by(self, released.exec), released.exec)
+        if released.exec == self.exec and self.state is State.BOUND:
+            self._wire.count("released")
+            self._fence(now, final=True)
+        elif self.fenced is not None and self.fenced.exec == released.exec:
+            self.fenced = replace(self.fenced, final=True)
+            self.unhold(now)
 
-    def _stray(self, exec_: int) -> None:
-        """Somebody speaks who may not: the router finds its worker and cancels it."""
-        if self.fenced is not None and self.fenced[1] == exec_ and self.state is not State.BOUND:
+    def _stray(self, exec_: int, attempt: int) -> None:
+        """Somebody speaks who may not: cancelled, unless it may get the right to."""
+        if self.fenced is not None and self.fenced.exec == exec_ and not self.fenced.final:
             return  # Its worker's digest decides whether it gets a reprieve.
+        if attempt == self.attempt and self.state in (State.PUBLISHING, State.QUEUED):
+            return  # It began before its claim was heard, which it will say again.
         self._wire.count("stray")
         self._wire.cancel("", exec_)
 
-    # ---- repair ---------------------------------------------------------------------------------
+    def _ask(self, choice: int, index: int, begun: bool) -> None:
+        self._wire.tell(self.worker, wire.Resend(self.exec, choice, index, begun))
 
-    def _gap(self, now: float) -> None:
-        """Ask for what is missing: at once, then every 50 ms; unfillable for 1 s is a failover."""
-        if self._gap_since is None:
-            self._gap_since = now
-            self._wire.count("gap")
-        elif now - self._gap_told < RESEND_EVERY:
-            return
-        self._gap_told = now
-        for choice, lane in enumerate(self._lanes):
-            missing = lane.early or (self._done and lane.frontier < self._done.totals[choice])
-            if missing:
-                self._wire.tell(self.worker, wire.Resend(self.exec, choice, lane.frontier))
-        self.due = now + RESEND_EVERY
-
-    def listed(self, entry: wire.DigestEntry, now: float) -> tuple[int, ...]:
+    def listed(self, entry: wire.DigestEntry) -> tuple[int, ...]:
         """The worker's digest lists the bound exec: repair what it sent and we lack.
 
         Returns:
             The frontier of each choice, which the worker need not keep below.
         """
-        frontiers = tuple(lane.frontier for lane in self._lanes)
-        short = any(sent > have for sent, have in zip(entry.totals, frontiers, strict=False))
-        if short or entry.ended:
-            for choice, frontier in enumerate(frontiers):
-                self._wire.tell(self.worker, wire.Resend(self.exec, choice, frontier))
-            self._wire.count("repair")
-        return frontiers
+        self.answer.compare(entry)
+        return self.answer.frontiers
 
     def unlisted(self, digest_seq: int, now: float) -> None:
         """A digest of the bound worker does not know the exec: lost, if the digest is newer."""
         if self.state is State.BOUND and digest_seq > self._claim_digest:
-            self.fail_over(now, "unknown")
+            self.fail_over(now, "unknown", final=True)
 
     # ---- failover -------------------------------------------------------------------------------
 
-    def fail_over(self, now: float, cause: str) -> None:
-        """Fence the bound exec and queue the rest of the answer for another worker."""
+    def fail_over(self, now: float, cause: str, *, final: bool = False, hold: bool = False) -> None:
+        """Fence the bound exec and queue the rest of the answer for another worker.
+
+        Args:
+            now: The time.
+            cause: Counted.
+            final: The exec cannot be reprieved.
+            hold: Queue nothing before `unhold`.
+        """
         if self.state is not State.BOUND:
             return
         self._wire.count(f"failover_{cause}")
-        self._fence(now)
+        if final:
+            self._wire.cancel(self.worker, self.exec)
+        self._fence(now, final=final, hold=hold)
 
-    def _fence(self, now: float) -> None:
-        self.fenced = (self.attempt, self.exec, self.worker)
+    def _fence(self, now: float, *, final: bool, hold: bool = False) -> None:
+        """Take the right to speak away first; then freeze what was delivered and go on from it."""
+        self.fenced = Fenced(self.attempt, self.exec, self.worker, final)
         self.exec = 0
         self.worker = ""
-        self._done = None
-        self._gap_since = None
-        for lane in self._lanes:
-            lane.early.clear()
-        self._mint(now)
+        self.answer.freeze()
+        self.due = None
+        self.state = State.HELD
+        if not (self.resumable or (self.repeatable and self.reached == 0)):
+            self._fail(
+                Unavailable(
+                    f"the worker was lost after {self.reached} tokens, and what it ran cannot be "
+                    "continued elsewhere",
+                    retry_after=1.0,
+                )
+            )
+        elif not hold:
+            self._mint(now)
+
+    def unhold(self, now: float) -> None:
+        """Queue the next attempt of a held request."""
+        if self.state is State.HELD:
+            self._mint(now)
 
     def reprieve(self, exec_: int, now: float) -> bool:
         """The fenced exec lives after all: unless its successor was bound, it speaks on.
@@ -428,17 +365,18 @@ class Session:
         Returns:
             Whether it may.
         """
-        if self.fenced is None or self.fenced[1] != exec_ or self.state is State.BOUND:
+        fenced = self.fenced
+        if fenced is None or fenced.exec != exec_ or fenced.final:
             return False
-        if self.state is State.ENDED:
+        if self.state not in (State.PUBLISHING, State.QUEUED, State.HELD):
             return False
-        attempt, _, worker = self.fenced
         if self._sequence is not None:
             self._wire.unqueue(self, self.attempt, self._sequence)
+            self._sequence = None
         self._wire.count("reprieve")
-        self.attempt = attempt
+        self.attempt = fenced.attempt
         self.fenced = None
-        self._bind(exec_, worker, now)
+        self._bind(exec_, fenced.worker, now)
         return True
 
     # ---- time and the end -----------------------------------------------------------------------
@@ -451,15 +389,14 @@ class Session:
             self.published(self.attempt, None, now)
         elif self.state is State.QUEUED:
             self._tick_queued(now)
-        elif self.state is State.BOUND and self._gap_since is not None:
-            if now - self._gap_since > GAP_LIMIT:
-                self.fail_over(now, "gap")
-            else:
-                self._gap(now)
+        elif self.state is State.BOUND and self.answer.unfillable(now):
+            self.fail_over(now, "gap", final=True)
+        elif self.state is State.BOUND and self.answer.gap_since is not None:
+            self.answer.repair(now)
+            self.due = now + RESEND_EVERY
 
     def _tick_queued(self, now: float) -> None:
-        waited = now - self._published_at
-        if waited > self._queue_limit:
+        if now - self._published_at > self._queue_limit:
             self._fail(
                 Unavailable(
                     f"no worker took the request within {self._queue_limit:g} s",
@@ -478,45 +415,43 @@ class Session:
             self._audit_gap = AUDIT_FIRST
             self.due = now
 
+    def stalled(self, seconds: float) -> None:
+        """This gateway stood still: what could not have been heard does not count as a gap."""
+        if self.answer.gap_since is not None:
+            self.answer.gap_since += seconds
+
     def abandon(self) -> None:
         """The client left: cancel what runs, unqueue what waits."""
-        if self.state is State.ENDED:
-            return
-        self._retract()
-        self._end()
-
-    def _fail(self, error: MillstreamError) -> None:
-        self._retract()
-        self._end()
-        self._outlet.failed(error)
+        if self.state is not State.ENDED:
+            self._retract()
+            self._end()
 
     def fail(self, error: MillstreamError) -> None:
         """End it with an error of the gateway's own."""
         if self.state is not State.ENDED:
             self._fail(error)
 
+    def _fail(self, error: MillstreamError) -> None:
+        self._retract()
+        self._end()
+        self._outlet.failed(error)
+
     def _retract(self) -> None:
         if self.state is State.BOUND:
             self._wire.cancel(self.worker, self.exec)
         elif self._sequence is not None:
             self._wire.unqueue(self, self.attempt, self._sequence)
+        if self.fenced is not None:
+            self._wire.cancel(self.fenced.worker, self.fenced.exec)
 
     def _end(self) -> None:
         self.state = State.ENDED
         self.due = None
 
 
-def _tail(chunk: wire.Chunk, start: int) -> wire.Chunk:
-    """The part of a chunk from index `start` on, which lies inside it."""
-    skip = start - chunk.index
-    if skip == 0:
-        return chunk
-    ends = chunk.ends
-    if ends is None:
-        raise InternalError("a chunk of several tokens came without their text ends")
-    cut = ends[skip - 1]
-    return wire.Chunk(
-        chunk.attempt, chunk.exec, start, chunk.token_ids[skip:], chunk.text[cut:],
-        tuple(end - cut for end in ends[skip:]), chunk.choice,
-        chunk.logprobs[skip:] if chunk.logprobs is not None else None,
-    )  # fmt: skip
+def released_by(session: Session, exec_: int) -> str:
+    """The worker of an exec that was bound or fenced, or ""."""
+    if session.exec == exec_:
+        return session.worker
+    fenced = session.fenced
+    return fenced.worker if fenced is not None and fenced.exec == exec_ else ""

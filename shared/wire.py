@@ -250,18 +250,34 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End the exec and answer with `Ended`, also if it is unknown; repeated until then."""
+    """End the exec and answer the gateway with `Ended`, also if it is unknown; said until then."""
 
     exec: int
+    gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """Chunks of one choice are missing from `index` on: send what the record holds."""
+    """Chunks of one choice are missing from `index` on: send what the record holds.
+
+    Attributes:
+        exec: Which exec.
+        choice: Which of the n choices.
+        index: The first token that is missing.
+        begun: Whether its `Begun` is missing too.
+    """
 
     exec: int
     choice: int
     index: int
+    begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The ends of these execs have arrived: forget them."""
+
+    execs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,15 +318,13 @@ class DigestEntry:
         request: The request's ULID.
         exec: The exec.
         totals: Per choice, how many tokens were sent.
-        ended: Whether it is over (its terminal was sent, or it was cancelled).
-        cancelled: Whether it ended by a cancel.
+        ended: Whether it is over: its terminal was sent.
     """
 
     request: str
     exec: int
     totals: tuple[int, ...]
     ended: bool
-    cancelled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,7 +485,7 @@ class Request:
 
 Frame: TypeAlias = (
     Claim | Begun | Chunk | Done | Failed | Released
-    | Go | Stop | Later | Cancel | Resend | DigestReply | Probe
+    | Go | Stop | Later | Cancel | Resend | DigestReply | Probe | Closed
     | Digest | ProbeReply | Ended | Echo | Heartbeat | Announce | GatewayBeat
     | CancelAsk | CancelAnswer
     | Request
@@ -480,7 +494,7 @@ Frame: TypeAlias = (
 TAGS: dict[int, type[Any]] = {
     1: Claim, 2: Begun, 3: Chunk, 4: Done, 5: Failed, 6: Released,
     10: Go, 11: Stop, 12: Cancel, 13: Resend, 14: DigestReply, 15: Probe,
-    16: Later,
+    16: Later, 17: Closed,
     20: Digest, 21: ProbeReply, 22: Heartbeat, 23: Announce, 24: GatewayBeat,
     25: Ended, 26: Echo,
     30: CancelAsk, 31: CancelAnswer,
