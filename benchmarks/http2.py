@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from struct import Struct
+from typing import cast
 
 from hpack import Decoder, Encoder
 
@@ -77,8 +78,7 @@ class Http2Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet, with windows wide open."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        transport = self._transport = cast(asyncio.Transport, transport)
         settings = _SETTING.pack(2, 0) + _SETTING.pack(4, _WINDOW)
         transport.write(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

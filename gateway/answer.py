@@ -16,7 +16,7 @@ RESEND_EVERY = 0.05
 GAP_LIMIT = 1.0
 
 Ask = Callable[[int, int, bool], None]
-"""Asks the exec for a choice's tokens from an index on, and for its `Begun` where that is missing."""
+"""Asks the exec for a choice's tokens from an index on, and for its `Begun` if that is missing."""
 
 
 class Answer:
@@ -57,6 +57,11 @@ class Answer:
     def frontiers(self) -> tuple[int, ...]:
         """Tokens delivered of each choice."""
         return tuple(lane.frontier for lane in self.lanes)
+
+    @property
+    def reached(self) -> int:
+        """Tokens delivered, over all choices."""
+        return sum(self.frontiers)
 
     @property
     def complete(self) -> bool:
@@ -140,10 +145,10 @@ class Answer:
         if any(lane.early for lane in self.lanes):
             return True
         done = self.done
-        return done is not None and (
-            self.begun is None
-            or any(lane.frontier < total for lane, total in zip(self.lanes, done.totals, strict=True))
-        )
+        if done is None:
+            return False
+        totals = zip(self.lanes, done.totals, strict=True)
+        return self.begun is None or any(lane.frontier < total for lane, total in totals)
 
     def repair(self, now: float) -> None:
         """Ask for what is missing: at once, then every 50 ms."""

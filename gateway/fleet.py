@@ -18,9 +18,9 @@ SILENCE_FACTOR = 4.0
 PROBE_LIMIT = 0.1
 LAG_LIMIT = 0.05
 LAG_MEMORY = 0.3
-ECHO_LIMIT = 0.1
 HUNG_LEAST = 0.4
 HUNG_FACTOR = 4.0
+WARM_STEPS = 32
 WARM_UP = 10.0
 GRACE_AFTER_CONNECT = 1.5
 FORGET_AFTER = 10.0
@@ -29,7 +29,24 @@ _HISTORY = 30.0
 
 @dataclass(slots=True)
 class Worker:
-    """One incarnation of a worker process."""
+    """One incarnation of a worker process.
+
+    Attributes:
+        id: Name and boot number.
+        boot: The upper bits of its execs.
+        name: What outlives a restart.
+        model: The served name.
+        state: What it says of itself.
+        card: What it serves.
+        reason: Why it failed.
+        seen: When it was heard of last.
+        beat: Its latest heartbeat.
+        stepped: When its engine was last seen to step, or idle.
+        lost: Since when it is lost, or None.
+        lost_cause: disconnect, silent or hung.
+        digest: The number of its latest digest.
+        connection: The connection it has now, as disconnect events name it, or "".
+    """
 
     id: str
     boot: int
@@ -38,17 +55,17 @@ class Worker:
     state: str
     card: wire.ModelCard | None
     reason: str
-    since: float
     seen: float
     beat: wire.Heartbeat | None = None
     stepped: float = 0.0
     lost: float | None = None
     lost_cause: str = ""
+    digest: int = 0
+    connection: str = ""
     longest_gap: list[float] = field(default_factory=lambda: [0.0, 0.0])
     longest_step: list[float] = field(default_factory=lambda: [0.0, 0.0])
     rotated: float = 0.0
     probed: float | None = None
-    probe: int = 0
 
     @property
     def ready(self) -> bool:
@@ -60,10 +77,19 @@ class Worker:
         usual = SILENCE_FACTOR * max(self.longest_gap)
         return min(SILENCE_MOST, max(SILENCE_LEAST, usual))
 
+    def step_limit(self) -> float:
+        """Seconds without a step that its last minute does not explain.
+
+        An engine's first steps compile and allocate, and nothing is known of them yet.
+        """
+        usual = max(HUNG_LEAST, HUNG_FACTOR * max(self.longest_step))
+        warm = self.beat is not None and self.beat.steps >= WARM_STEPS
+        return usual if warm else max(usual, WARM_UP)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A worker is lost; `death` where it counts against the requests it ran."""
+    """A worker is lost."""
 
     worker: str
     cause: str
@@ -75,16 +101,17 @@ class Fleet:
     Attributes:
         workers: By id.
         boots: Worker ids by the upper bits of their execs.
+        stalled: Seconds that the latest `check` came too late.
     """
 
     def __init__(self) -> None:
         self.workers: dict[str, Worker] = {}
         self.boots: dict[int, str] = {}
+        self.stalled = 0.0
         self._quiet_until = 0.0
-        self._lag_until = 0.0
         self._last_check: float | None = None
-        self._echo_nonce = 0
-        self._echo_sent: float | None = None
+        self._nonce = 0
+        self._echo_sent = 0.0
         self._echo_heard = 0.0
 
     # ---- what is heard --------------------------------------------------------------------------
@@ -98,14 +125,15 @@ class Fleet:
         if worker is None:
             worker = Worker(
                 frame.worker, frame.boot, frame.name, frame.model, frame.state, frame.card,
-                frame.reason, since=now, seen=now, stepped=now, rotated=now,
+                frame.reason, seen=now, stepped=now, rotated=now,
             )  # fmt: skip
             self.workers[frame.worker] = worker
             self.boots[frame.boot] = frame.worker
         else:
-            self._heard(worker, now)
-        worker.state, worker.model = frame.state, frame.model
+            self.heard(frame.worker, now)
+        worker.model, worker.state = frame.model, frame.state
         worker.card, worker.reason = frame.card, frame.reason
+        worker.connection = frame.connection
         return worker
 
     def heartbeat(self, frame: wire.Heartbeat, now: float) -> Worker | None:
@@ -113,30 +141,24 @@ class Fleet:
         worker = self.workers.get(frame.worker)
         if worker is None:
             return None
-        self._heard(worker, now)
+        self.heard(worker.id, now)
         before = worker.beat
-        if (
-            before is None
-            or frame.steps != before.steps
-            or frame.running == 0
-            or before.running == 0
-        ):
-            if before is not None and before.running and frame.steps != before.steps:
+        stepped = before is None or frame.steps != before.steps
+        if stepped or frame.running == 0 or (before is not None and before.running == 0):
+            if before is not None and before.running and stepped:
                 worker.longest_step[0] = max(worker.longest_step[0], now - worker.stepped)
             worker.stepped = now
-            if worker.lost_cause == "hung":
-                worker.lost, worker.lost_cause = None, ""
+        if stepped and worker.lost_cause == "hung":
+            worker.lost, worker.lost_cause = None, ""
         worker.beat = frame
         worker.state = frame.state
         return worker
 
-    def probe_reply(self, frame: wire.ProbeReply, now: float) -> None:
-        """A probed worker lives."""
-        worker = self.workers.get(frame.worker)
-        if worker is not None:
-            self._heard(worker, now)
-
-    def _heard(self, worker: Worker, now: float) -> None:
+    def heard(self, worker_id: str, now: float) -> None:
+        """Anything at all came from a worker: it lives, though its engine may hang."""
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            return
         if worker.lost is None:
             worker.longest_gap[0] = max(worker.longest_gap[0], now - worker.seen)
         if now - worker.rotated > _HISTORY:
@@ -146,18 +168,20 @@ class Fleet:
         worker.seen = now
         worker.probed = None
         if worker.lost is not None and worker.lost_cause != "hung":
-            worker.lost = None
+            worker.lost, worker.lost_cause = None, ""
             worker.stepped = now
 
     def echo(self, nonce: int, now: float) -> None:
         """This gateway's own message came back through the broker."""
-        if nonce == self._echo_nonce and self._echo_sent is not None:
+        if nonce == self._nonce:
             self._echo_heard = now
 
-    def disconnected(self, worker_id: str, now: float) -> Verdict | None:
-        """The server says that a worker's connection is gone."""
+    def disconnected(self, worker_id: str, connection: str, now: float) -> Verdict | None:
+        """The server says that a worker's connection is gone; one it left long ago is no news."""
         worker = self.workers.get(worker_id)
         if worker is None or worker.lost is not None:
+            return None
+        if worker.connection and connection and worker.connection != connection:
             return None
         worker.lost, worker.lost_cause = now, "disconnect"
         return Verdict(worker_id, "disconnect")
@@ -185,42 +209,48 @@ class Fleet:
             broker.
         """
         last, self._last_check = self._last_check, now
-        if last is None or now - last > period + LAG_LIMIT:
-            self._lag_until = now + LAG_MEMORY
+        late = now - last - period if last is not None else 0.0
+        self.stalled = late if late > LAG_LIMIT else 0.0
+        if self.stalled:
+            self._quiet_until = max(self._quiet_until, now + LAG_MEMORY)
+        if now < self._quiet_until:
             for worker in self.workers.values():
                 worker.probed = None
-        if now < self._quiet_until or now < self._lag_until:
             return
         for worker in list(self.workers.values()):
             if worker.lost is not None:
                 if now - max(worker.seen, worker.lost) > FORGET_AFTER:
                     self.forget(worker.id)
                 continue
-            silent = now - worker.seen
-            if silent > worker.silence_limit():
-                if worker.probed is None:
-                    worker.probed = now
-                    self._echo_nonce += 1
-                    worker.probe = self._echo_nonce
+            silent, limit = now - worker.seen, worker.silence_limit()
+            if silent > limit - PROBE_LIMIT and worker.probed is None:
+                worker.probed = now
+                if now - self._echo_sent > PROBE_LIMIT / 2:
                     self._echo_sent = now
-                    yield worker.id, worker.probe
-                    yield self._echo_nonce
-                elif now - worker.probed > PROBE_LIMIT:
-                    if self._echo_heard >= worker.probed:
-                        worker.lost, worker.lost_cause = now, "silent"
-                        yield Verdict(worker.id, "silent")
-                    else:
-                        worker.probed = None  # Our own link is slow: begin again.
+                    self._nonce += 1
+                    yield self._nonce
+                yield worker.id, self._nonce
+            elif silent > limit and worker.probed is not None:
+                yield from self._judge(worker, worker.probed, now)
             elif self._hung(worker, now):
                 worker.lost, worker.lost_cause = now, "hung"
                 yield Verdict(worker.id, "hung")
 
-    def _hung(self, worker: Worker, now: float) -> bool:
+    @staticmethod
+    def _hung(worker: Worker, now: float) -> bool:
         beat = worker.beat
-        if beat is None or beat.running == 0 or now - worker.since < WARM_UP:
-            return False
-        limit = max(HUNG_LEAST, HUNG_FACTOR * max(worker.longest_step))
-        return now - worker.stepped > limit
+        busy = beat is not None and beat.running > 0
+        return busy and now - worker.stepped > worker.step_limit()
+
+    def _judge(self, worker: Worker, probed: float, now: float) -> Iterator[Verdict]:
+        """It is silent: is it dead, or is our own link slow?"""
+        if now - probed <= PROBE_LIMIT:
+            return
+        if self._echo_heard >= probed - PROBE_LIMIT / 2:
+            worker.lost, worker.lost_cause = now, "silent"
+            yield Verdict(worker.id, "silent")
+        else:
+            worker.probed = None  # Begin again.
 
     def successor(self, worker_id: str) -> bool:
         """Whether another ready worker serves the model of this one, lost or not."""
@@ -230,6 +260,18 @@ class Fleet:
             and _same_model(other.card, lost.card)
             for other in self.workers.values()
         )  # fmt: skip
+
+    def serves(self, fingerprint: str) -> bool:
+        """Whether a ready worker serves exactly this model."""
+        return any(
+            worker.ready and worker.card is not None and worker.card.fingerprint == fingerprint
+            for worker in self.workers.values()
+        )
+
+    def lost(self, worker_id: str) -> bool:
+        """Whether a worker is lost, or not known at all."""
+        worker = self.workers.get(worker_id)
+        return worker is None or worker.lost is not None
 
     def models(self) -> dict[str, list[Worker]]:
         """The workers of each served name, lost ones left out."""

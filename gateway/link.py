@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
+from nats.errors import Error as NatsError
 
 from gateway.router import TICK, Router
 from shared import subjects, wire
@@ -109,7 +110,7 @@ class Link:
             except StreamConfigError as error:
                 log.error("stream_config", error=str(error))
                 return
-            except (TimeoutError, MillstreamError, ConnectionError) as error:
+            except (TimeoutError, NatsError, OSError) as error:
                 log.warning("streams_not_ready", error=repr(error))
                 await asyncio.sleep(0.25)
             else:
@@ -170,12 +171,14 @@ class Link:
 
     def _on_disconnect(self, subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
         try:
-            name = json.loads(data)["client"].get("name", "")
+            event = json.loads(data)
+            name = event["client"].get("name", "")
+            connection = f"{event['server']['id']}/{event['client']['id']}"
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             self._bad(subject, error)
             return
         if name in self.router.fleet.workers:
-            self.router.on_disconnect(name)
+            self.router.on_disconnect(name, connection)
 
     # ---- cancel from any gateway ----------------------------------------------------------------
 

@@ -1,17 +1,17 @@
-"""From a session to its client: encodes what a session delivers and writes it without waiting.
+"""From a session to its client: a bounded buffer that is written without waiting.
 
 Everything that arrives for one client within a turn of the event loop goes out as one write. A
-client that does not read fills its own bounded buffer and nobody else's.
+client that does not read fills its own buffer and nobody else's. What a message looks like is the
+subclass's business: here those of `Generate`, in `gateway.http` and `gateway.kserve` the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from gateway.session import Summary
-from gateway.writer import ResponseWriter
+from gateway.ports import Summary
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import MillstreamError, Overloaded
 
@@ -21,14 +21,24 @@ MOST_UNSENT = 4 * 2**20
 REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 
 
+class Writer(Protocol):
+    """A client's connection."""
+
+    def write(self, messages: Sequence[bytes]) -> bool:
+        """Write all messages now and return True, or none of them; never waits."""
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        """Write all messages as the client takes them."""
+
+
 class Flusher:
     """Writes what a turn of the event loop delivered, one write a client, at its end."""
 
     def __init__(self) -> None:
-        self._dirty: list[GenerateOutlet] = []
+        self._dirty: list[Buffered] = []
         self._loop = asyncio.get_running_loop()
 
-    def soon(self, outlet: GenerateOutlet) -> None:
+    def soon(self, outlet: Buffered) -> None:
         """Flush an outlet at the end of this turn."""
         if not self._dirty:
             self._loop.call_soon(self._flush)
@@ -40,33 +50,26 @@ class Flusher:
             outlet.flush()
 
 
-class GenerateOutlet:
-    """The client of one `Generate` call (a `session.Outlet`).
+class Buffered:
+    """What waits for one client.
 
     Args:
-        request_id: The client's name for the request.
-        model: The served name.
-        writer: The call's response stream.
-        flusher: Shared by all calls of the gateway.
+        writer: The client's connection.
+        flusher: Shared by all clients of the gateway.
         overflowed: Called when the client has not read for so long that its buffer is full.
-        observe: Called with the number of tokens of each delta, and at the end with the summary.
+
+    Attributes:
+        tokens: How many were delivered.
     """
 
     __slots__ = (
-        "_dirty", "_ended", "_error", "_flusher", "_model", "_overflowed", "_request_id",
-        "_size", "_unsent", "_wake", "_writer", "first_delta", "summary", "tokens",
+        "_dirty", "_ended", "_error", "_flusher", "_overflowed", "_size", "_unsent", "_wake",
+        "_writer", "tokens",
     )  # fmt: skip
 
     def __init__(
-        self,
-        request_id: str,
-        model: str,
-        writer: ResponseWriter,
-        flusher: Flusher,
-        overflowed: Callable[[MillstreamError], None],
+        self, writer: Writer, flusher: Flusher, overflowed: Callable[[MillstreamError], None]
     ) -> None:
-        self._request_id = request_id
-        self._model = model
         self._writer = writer
         self._flusher = flusher
         self._overflowed = overflowed
@@ -76,11 +79,15 @@ class GenerateOutlet:
         self._ended = False
         self._error: MillstreamError | None = None
         self._wake = asyncio.Event()
-        self.summary: Summary | None = None
         self.tokens = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and more may come."""
+        return not self._unsent and not self._ended
+
     async def run(self) -> None:
-        """Write until the session ends; the flush does most of it, this what must wait.
+        """Write until the session ends; the flush does what it can, this what must wait.
 
         Raises:
             MillstreamError: What the session failed with.
@@ -104,6 +111,16 @@ class GenerateOutlet:
         if self._unsent or self._ended:
             self._wake.set()
 
+    def failed(self, error: MillstreamError) -> None:
+        """The request failed; what was delivered before is written first."""
+        self._error = error
+        self._end()
+
+    def abandon(self) -> None:
+        """The client is gone: nothing is written any more, and `run` returns."""
+        self._unsent = []
+        self._end()
+
     def _put(self, message: bytes) -> None:
         self._unsent.append(message)
         self._size += len(message)
@@ -117,7 +134,37 @@ class GenerateOutlet:
                 )
             )
 
-    # ---- what the session says (session.Outlet) -------------------------------------------------
+    def _end(self) -> None:
+        self._ended = True
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.soon(self)
+
+
+class GenerateOutlet(Buffered):
+    """The client of one `Generate` call (a `ports.Outlet`).
+
+    Args:
+        request_id: The client's name for the request.
+        model: The served name.
+        writer: The call's response stream.
+        flusher: Shared by all clients of the gateway.
+        overflowed: Called when the client has not read for so long that its buffer is full.
+    """
+
+    __slots__ = ("_model", "_request_id")
+
+    def __init__(
+        self,
+        request_id: str,
+        model: str,
+        writer: Writer,
+        flusher: Flusher,
+        overflowed: Callable[[MillstreamError], None],
+    ) -> None:
+        super().__init__(writer, flusher, overflowed)
+        self._request_id = request_id
+        self._model = model
 
     def started(self, worker: str) -> None:
         """A worker took the request."""
@@ -136,7 +183,6 @@ class GenerateOutlet:
 
     def finished(self, summary: Summary) -> None:
         """The answer is complete."""
-        self.summary = summary
         finished = pb.Finished(
             reason=REASONS[summary.reasons[0]],
             usage=pb.Usage(
@@ -155,15 +201,7 @@ class GenerateOutlet:
                 for index, reason in enumerate(summary.reasons)
             )
         self._put(pb.GenerateResponse(finished=finished).SerializeToString())
-        self._ended = True
-
-    def failed(self, error: MillstreamError) -> None:
-        """The request failed; what was delivered before is written first."""
-        self._error = error
-        self._ended = True
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.soon(self)
+        self._end()
 
 
 def _logprobs(entry: tuple[float, Sequence[tuple[int, str, float]]]) -> pb.TokenLogprobs:

@@ -1,4 +1,4 @@
-"""What a session asks of NATS and gives its client: the two sides that `gateway.session` talks to."""
+"""What a session asks of NATS and gives its client: the two sides `gateway.session` talks to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Wire(Protocol):
     def cancel(self, worker: str, exec_: int) -> None:
         """End an exec: told again until it says that it ended."""
 
-    def close(self, worker: str, exec_: int) -> None:
+    def close_exec(self, worker: str, exec_: int) -> None:
         """The exec's last word has arrived: its worker may forget it."""
 
     def count(self, event: str) -> None:

@@ -10,16 +10,22 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.fleet import SILENCE_LEAST, Fleet, Verdict
-from gateway.session import Outlet, Session, State
+from gateway.admission import Admission
+from gateway.fleet import SILENCE_LEAST, Fleet, Verdict, Worker
+from gateway.orders import Orders
+from gateway.ports import Outlet
+from gateway.session import Session, State
+from gateway.suspects import Suspects
 from shared import wire
-from shared.errors import DuplicateRequest, MillstreamError, PoisonRequest
+from shared.errors import DuplicateRequest, MillstreamError, PoisonRequest, Unavailable
 
 TICK = 0.02
-CANCEL_EVERY = 0.05
+ASK_EVERY = 0.5
 ORPHAN_LIMIT = 2.0
-POISON_DEATHS = 3
 LATER_MS = 100
+RESUMABLE = "resume"
+ONCE_ONLY = "once"
+"""Features of a model card: it continues delivered tokens; it must never run twice."""
 
 
 class Io(Protocol):
@@ -72,13 +78,24 @@ class Router:
         self.on_models: Callable[[], None] = lambda: None
         self._io = io
         self._queue_seconds = queue_seconds
+        self._orders = Orders(gateway, self.fleet, io.tell)
+        self._suspects = Suspects()
+        self._admission = Admission()
         self._names: dict[tuple[str, str], Session] = {}
+        self._waiting: set[str] = set()
+        self._bound: dict[str, str] = {}
         self._by_worker: dict[str, dict[str, Session]] = {}
         self._alert: dict[str, Session] = {}
-        self._cancels: dict[int, tuple[str, float]] = {}
-        self._fallen: dict[str, list[Session]] = {}
         self._orphans: dict[str, float] = {}
         self._asked = -1.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left of any request: no session, no order, no name."""
+        kept = len(self.sessions) + len(self._names) + len(self._waiting) + len(self._bound)
+        return kept + len(self._alert) + len(self._orders) == 0 and not any(
+            self._by_worker.values()
+        )
 
     # ---- sessions -------------------------------------------------------------------------------
 
@@ -87,6 +104,7 @@ class Router:
 
         Raises:
             DuplicateRequest: A request of this tenant and name is running here.
+            Overloaded: It would not be done in time.
         """
         name = (request.tenant, request.request_id)
         if name in self._names:
@@ -95,11 +113,15 @@ class Router:
                 field="request_id",
             )
         now = self._io.now()
+        seconds = self._queue_seconds if deadline is None else deadline - now
+        self._admission.check(request.model, request.urgency, seconds, now)
         session = Session(
             request, self, outlet, now=now, deadline=deadline, queue_seconds=self._queue_seconds
         )
         self.sessions[request.id] = session
         self._names[name] = session
+        self._waiting.add(request.id)
+        self._admission.waits(request.model, request.urgency)
         session.open(now)
         self._settle(session)
         return session
@@ -114,20 +136,34 @@ class Router:
         return self._names.get((tenant, request_id))
 
     def _settle(self, session: Session) -> None:
-        """After any call on a session: drop it if it ended, watch it while something is due."""
-        key = session.request.id
-        if session.state is State.ENDED:
+        """After a call on a session: note whose worker it is on, and drop it once it ended."""
+        key, request = session.request.id, session.request
+        if key in self._waiting and (session.bound_at is not None or session.state is State.ENDED):
+            self._waiting.discard(key)
+            if session.bound_at is not None:
+                self._admission.taken(request.model, request.urgency, session.bound_at)
+            else:
+                self._admission.left(request.model, request.urgency)
+        ended = session.state is State.ENDED
+        worker = "" if ended else session.worker
+        before = self._bound.get(key, "")
+        if worker != before:
+            self._by_worker.get(before, {}).pop(key, None)
+            if worker:
+                self._bound[key] = worker
+                self._by_worker.setdefault(worker, {})[key] = session
+            else:
+                del self._bound[key]
+        if ended:
             if self.sessions.pop(key, None) is not None:
-                self._names.pop((session.request.tenant, session.request.request_id), None)
-                self._alert.pop(key, None)
-                self._unbind(session)
+                self._names.pop((request.tenant, request.request_id), None)
+                if session.answer.complete and session.bound_at is not None:
+                    self._admission.done(request.model, self._io.now() - session.bound_at)
+            self._alert.pop(key, None)
         elif session.due is not None:
             self._alert[key] = session
         else:
             self._alert.pop(key, None)
-
-    def _unbind(self, session: Session) -> None:
-        self._by_worker.get(session.worker, {}).pop(session.request.id, None)
 
     # ---- what execs say -------------------------------------------------------------------------
 
@@ -138,48 +174,65 @@ class Router:
             self._unknown(frame)
             return
         now = self._io.now()
-        kind = type(frame)
-        if kind is wire.Chunk:
-            session.chunk(frame, now)  # type: ignore[arg-type]
+        if type(frame) is wire.Chunk:
+            session.chunk(frame, now)
             if session.due is None and session.state is State.BOUND:
                 return  # The usual case: nothing to settle.
         elif isinstance(frame, wire.Claim):
             self._claim(session, frame, now)
         elif isinstance(frame, wire.Begun):
-            session.began(frame)
+            session.began(frame, now)
         elif isinstance(frame, wire.Done):
             session.done(frame, now)
         elif isinstance(frame, wire.Failed):
             session.failed(frame)
         elif isinstance(frame, wire.Released):
-            worker = session.worker
             session.released(frame, now)
-            self._by_worker.get(worker, {}).pop(request_id, None)
         else:
             self.events["malformed"] += 1
         self._settle(session)
 
     def _claim(self, session: Session, claim: wire.Claim, now: float) -> None:
-        if self._quarantined(session, claim):
-            self._io.tell(claim.worker, wire.Later(claim.exec, LATER_MS))
-            return
-        if session.claimed(claim, now):
-            self._by_worker.setdefault(claim.worker, {})[session.request.id] = session
+        worker = self.fleet.workers.get(claim.worker)
+        taken = session.state is State.BOUND or claim.attempt != session.attempt
+        if not taken and worker is not None:
+            if worker.lost is not None or self._suspects.quarantined(
+                session, self._by_worker.get(claim.worker, {}).values()
+            ):
+                self._io.tell(claim.worker, wire.Later(claim.exec, LATER_MS))
+                return
+            if not self._continues(session, claim, worker):
+                return
+            features = worker.card.features if worker.card is not None else (RESUMABLE,)
+            session.resumable = RESUMABLE in features
+            session.repeatable = ONCE_ONLY not in features
+        session.claimed(claim, now)
 
-    def _quarantined(self, session: Session, claim: wire.Claim) -> bool:
-        """A request with two deaths runs only where no other such suspect runs."""
-        if len(session.suspects) < POISON_DEATHS - 1 or session.state is State.BOUND:
-            return False
-        return any(
-            len(other.suspects) >= POISON_DEATHS - 1 and other is not session
-            for other in self._by_worker.get(claim.worker, {}).values()
-        )
+    def _continues(self, session: Session, claim: wire.Claim, worker: Worker) -> bool:
+        """Whether this worker serves the model that began the answer; if not, it is told so."""
+        begun, card = session.fingerprint, worker.card
+        if not begun or card is None or card.fingerprint == begun:
+            return True
+        if self.fleet.serves(begun):
+            self._io.tell(claim.worker, wire.Later(claim.exec, LATER_MS))
+        else:
+            self._io.tell(claim.worker, wire.Stop(claim.exec))
+            session.fail(
+                Unavailable(
+                    f"the answer began on {begun!r}, which no worker serves any more: it cannot "
+                    f"be continued after {session.answer.reached} tokens",
+                    retry_after=1.0,
+                )
+            )
+        return False
 
     def _unknown(self, frame: wire.Frame) -> None:
         """Somebody speaks of a request that ended, or never was."""
         if isinstance(frame, wire.Claim):
             self._io.tell(frame.worker, wire.Stop(frame.exec))
-        elif isinstance(frame, wire.Begun | wire.Chunk | wire.Done | wire.Failed | wire.Released):
+        elif isinstance(frame, wire.Done | wire.Failed | wire.Released):
+            self.close_exec("", frame.exec)
+        elif isinstance(frame, wire.Begun | wire.Chunk):
             self.cancel("", frame.exec)
 
     # ---- what workers say -----------------------------------------------------------------------
@@ -190,9 +243,9 @@ class Router:
         if isinstance(frame, wire.Digest):
             self._digest(frame, now)
         elif isinstance(frame, wire.Ended):
-            self._cancels.pop(frame.exec, None)
+            self._orders.ended(frame.exec)
         elif isinstance(frame, wire.ProbeReply):
-            self.fleet.probe_reply(frame, now)
+            self._heard(frame.worker, now)
         elif isinstance(frame, wire.Echo):
             self.fleet.echo(frame.nonce, now)
         else:
@@ -202,21 +255,29 @@ class Router:
         """A worker lives."""
         now = self._io.now()
         known = self.fleet.workers.get(frame.worker)
-        state = (known.state, known.lost is None) if known else None
+        before = (known.state, known.lost is None) if known else None
         worker = self.fleet.heartbeat(frame, now)
         if worker is None:
-            if now - self._asked > 0.5:
+            if now - self._asked > ASK_EVERY:
                 self._asked = now
                 self._io.ask_announcements()
-        elif state != (worker.state, worker.lost is None):
-            self._returned(worker.id)
+        elif before != (worker.state, worker.lost is None):
+            if worker.lost is None:
+                self._returned(worker.id, now)
             self.on_models()
 
-    def _returned(self, worker_id: str) -> None:
-        """It lives: what it ran is not to blame."""
-        for session in self._fallen.pop(worker_id, ()):
-            if worker_id in session.suspects:
-                session.suspects.remove(worker_id)
+    def _heard(self, worker_id: str, now: float) -> None:
+        lost = self.fleet.lost(worker_id)
+        self.fleet.heard(worker_id, now)
+        if lost and not self.fleet.lost(worker_id):
+            self._returned(worker_id, now)
+            self.on_models()
+
+    def _returned(self, worker_id: str, now: float) -> None:
+        """It lives: what it ran is not to blame, and goes on; its digest may reprieve it."""
+        for session in self._suspects.returned(worker_id):
+            session.unhold(now)
+            self._settle(session)
 
     def on_announce(self, frame: wire.Announce) -> None:
         """A worker says what it serves; a restarted one tells that its former self is dead."""
@@ -226,49 +287,59 @@ class Router:
                 silent = former.lost is not None or now - former.seen > SILENCE_LEAST
                 if former.name == frame.name and former.id != frame.worker and silent:
                     self._lose(Verdict(former.id, "restarted"), now)
+                    self._died(former.id)
                     self.fleet.forget(former.id)
-        if frame.state == "gone" and self._by_worker.get(frame.worker):
-            self._lose(Verdict(frame.worker, "gone"), now)
+        if frame.state == "gone":
+            self._fail_over(frame.worker, "gone", now)
+        lost = self.fleet.lost(frame.worker)
         self.fleet.announce(frame, now)
+        if lost and not self.fleet.lost(frame.worker):
+            self._returned(frame.worker, now)
         self.on_models()
 
-    def on_disconnect(self, worker_id: str) -> None:
+    def on_disconnect(self, worker_id: str, connection: str = "") -> None:
         """The NATS server says that a connection of this name is gone."""
         now = self._io.now()
-        verdict = self.fleet.disconnected(worker_id, now)
+        verdict = self.fleet.disconnected(worker_id, connection, now)
         if verdict is not None:
             self._lose(verdict, now)
             self.on_models()
 
     def _digest(self, digest: wire.Digest, now: float) -> None:
-        bound = self._by_worker.get(digest.worker, {})
-        listed: set[str] = set()
+        worker = self.fleet.workers.get(digest.worker)
+        lost = self.fleet.lost(digest.worker)
+        if worker is not None:
+            if digest.seq < worker.digest:
+                return  # Overtaken: a later one was answered.
+            worker.digest = digest.seq
+            self.fleet.heard(digest.worker, now)
+        alive = not self.fleet.lost(digest.worker)
         cancel: list[int] = []
         acked: list[tuple[int, tuple[int, ...]]] = []
         closed: list[int] = []
+        unheard = dict(self._by_worker.get(digest.worker, {}))
         for entry in digest.entries:
             session = self.sessions.get(entry.request)
-            if session is not None and not entry.ended and session.reprieve(entry.exec, now):
-                bound = self._by_worker.setdefault(digest.worker, {})
-                bound[entry.request] = session
+            if session is not None and alive and not entry.ended:
+                session.reprieve(entry.exec, now)
                 self._settle(session)
             if session is not None and session.exec == entry.exec:
-                listed.add(entry.request)
-                acked.append((entry.exec, session.listed(entry, now)))
+                unheard.pop(entry.request, None)
+                acked.append((entry.exec, session.listed(entry)))
             elif entry.ended:
                 closed.append(entry.exec)
-            elif session is None or session.fenced is None or session.fenced[1] != entry.exec:
+            elif session is None or not session.may_return(entry.exec):
                 cancel.append(entry.exec)
-        for key, session in list(bound.items()):
-            if key not in listed:
-                session.unlisted(digest.seq, now)
-                if session.worker != digest.worker:
-                    bound.pop(key, None)
-                self._settle(session)
+        for session in unheard.values():
+            session.unlisted(digest.seq, now)
+            self._settle(session)
         self._io.tell(
             digest.worker,
             wire.DigestReply(self.gateway, digest.seq, tuple(cancel), tuple(acked), tuple(closed)),
         )
+        if lost and alive:
+            self._returned(digest.worker, now)
+            self.on_models()
 
     # ---- verdicts and time ----------------------------------------------------------------------
 
@@ -277,36 +348,33 @@ class Router:
         self.events[f"lost_{verdict.cause}"] += 1
         if not self._by_worker.get(verdict.worker):
             return
-        if verdict.cause in ("restarted", "gone") or self.fleet.successor(verdict.worker):
+        if verdict.cause == "restarted" or self.fleet.successor(verdict.worker):
             self._fail_over(verdict.worker, verdict.cause, now)
         else:
-            self._orphans[verdict.worker] = now
+            self._orphans.setdefault(verdict.worker, now)
 
     def _fail_over(self, worker_id: str, cause: str, now: float) -> None:
         self._orphans.pop(worker_id, None)
-        sessions = list(self._by_worker.pop(worker_id, {}).values())
-        if cause != "gone":
-            self._fallen[worker_id] = sessions
-        for session in sessions:
-            if cause != "gone":
-                session.suspects.append(worker_id)
-            if len(session.suspects) >= POISON_DEATHS:
-                self.events["poison"] += 1
-                session.fail(
-                    PoisonRequest(
-                        f"{len(session.suspects)} workers died on this request: "
-                        + ", ".join(session.suspects)
-                    )
+        for session in list(self._by_worker.get(worker_id, {}).values()):
+            hold = cause != "gone" and self._suspects.fell(worker_id, session, now)
+            session.fail_over(now, cause, final=cause in ("gone", "restarted"), hold=hold)
+            self._settle(session)
+
+    def _died(self, worker_id: str) -> None:
+        """A worker is dead for sure."""
+        for session in self._suspects.dead(worker_id):
+            self.events["poison"] += 1
+            session.fail(
+                PoisonRequest(
+                    f"{len(session.suspects)} workers died on this request: "
+                    + ", ".join(session.suspects)
                 )
-            else:
-                session.fail_over(now, cause)
+            )
             self._settle(session)
 
     def tick(self) -> None:
         """Do what is due; called every `TICK` seconds."""
         now = self._io.now()
-        for worker_id in [key for key in self._fallen if key not in self.fleet.workers]:
-            del self._fallen[worker_id]  # It did not return: the deaths stand.
         for item in self.fleet.check(now, TICK):
             if isinstance(item, Verdict):
                 self._lose(item, now)
@@ -315,19 +383,30 @@ class Router:
                 self._io.tell(item[0], wire.Probe(self.gateway, item[1]))
             else:
                 self._io.echo(wire.Echo(item))
+        if self.fleet.stalled:
+            self._catch_up(self.fleet.stalled)
+            return
+        for worker_id in self._suspects.sure(self.fleet.lost, now):
+            self._died(worker_id)
         for worker_id, since in list(self._orphans.items()):
-            known = self.fleet.workers.get(worker_id)
-            if known is not None and known.lost is None:
+            if not self.fleet.lost(worker_id):
                 del self._orphans[worker_id]  # It is back: its digest repairs.
             elif self.fleet.successor(worker_id) or now - since > ORPHAN_LIMIT:
                 self._fail_over(worker_id, "orphaned", now)
         for session in list(self._alert.values()):
-            if session.due is not None and session.due <= now:
-                session.tick(now)
+            if session.due is None or session.due <= now:
+                if session.due is not None:
+                    session.tick(now)
                 self._settle(session)
-        for exec_, (worker, due) in list(self._cancels.items()):
-            if due <= now:
-                self._cancel_again(exec_, worker, now)
+        self._orders.tick(now)
+
+    def _catch_up(self, seconds: float) -> None:
+        """This process stood still: read first what came meanwhile, then look at the clock."""
+        self.events["stalled"] += 1
+        for session in self._alert.values():
+            session.stalled(seconds)
+        for worker_id in self._orphans:
+            self._orphans[worker_id] += seconds
 
     def on_connect(self) -> None:
         """NATS is (again) there: verdicts pause, queued attempts are looked after."""
@@ -347,12 +426,7 @@ class Router:
             session.published(request.attempt, outcome, self._io.now())
             self._settle(session)
 
-        self._unbind_fenced(session)
         self._io.publish(request, done)
-
-    def _unbind_fenced(self, session: Session) -> None:
-        if session.fenced is not None:
-            self._by_worker.get(session.fenced[2], {}).pop(session.request.id, None)
 
     def unqueue(self, session: Session, attempt: int, sequence: int) -> None:
         """Delete a queued attempt of a session."""
@@ -375,19 +449,11 @@ class Router:
 
     def cancel(self, worker: str, exec_: int) -> None:
         """End an exec, whoever runs it, and say so again until it answers."""
-        now = self._io.now()
-        worker = worker or self.fleet.boots.get(exec_ >> 31, "")
-        if worker and exec_ not in self._cancels:
-            self._cancels[exec_] = (worker, now + CANCEL_EVERY)
-            self._io.tell(worker, wire.Cancel(exec_))
+        self._orders.cancel(worker, exec_, self._io.now())
 
-    def _cancel_again(self, exec_: int, worker: str, now: float) -> None:
-        known = self.fleet.workers.get(worker)
-        if known is None or known.lost is not None:
-            del self._cancels[exec_]  # Should it return, its digest tells of the exec.
-            return
-        self._cancels[exec_] = (worker, now + CANCEL_EVERY)
-        self._io.tell(worker, wire.Cancel(exec_))
+    def close_exec(self, worker: str, exec_: int) -> None:
+        """The exec's last word has arrived."""
+        self._orders.close(worker, exec_)
 
     def count(self, event: str) -> None:
         """Count an event."""

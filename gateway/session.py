@@ -115,11 +115,6 @@ class Session:
         """Of the model that began the answer, or ""."""
         return self.answer.begun.fingerprint if self.answer.begun is not None else ""
 
-    @property
-    def reached(self) -> int:
-        """Tokens delivered so far, over all choices."""
-        return sum(self.answer.frontiers)
-
     # ---- the queue ------------------------------------------------------------------------------
 
     def open(self, now: float) -> None:
@@ -249,14 +244,16 @@ class Session:
         answer = self.answer
         if answer.complete:
             self._finish(now)
-        else:
-            self.due = None if answer.gap_since is None else now + RESEND_EVERY
+        elif answer.gap_since is None:
+            self.due = None
+        elif self.due is None:
+            self.due = now + RESEND_EVERY
 
     def _finish(self, now: float) -> None:
         answer, done, begun = self.answer, self.answer.done, self.answer.begun
         assert done is not None
         assert begun is not None
-        self._wire.close(self.worker, self.exec)
+        self._wire.close_exec(self.worker, self.exec)
         self._end()
         self._outlet.finished(
             Summary(
@@ -275,7 +272,7 @@ class Session:
         """The exec gave the request up for good."""
         if not self._may(failed.exec, failed.attempt):
             return
-        self._wire.close(self.worker, self.exec)
+        self._wire.close_exec(self.worker, self.exec)
         self._end()
         self._outlet.failed(
             MillstreamError.from_wire(failed.kind, failed.message, failed.field, failed.retry_after)
@@ -283,7 +280,7 @@ class Session:
 
     def released(self, released: wire.Released, now: float) -> None:
         """A draining worker handed the request back."""
-        self._wire.close(released_by(self, released.exec), released.exec)
+        self._wire.close_exec("", released.exec)
         if released.exec == self.exec and self.state is State.BOUND:
             self._wire.count("released")
             self._fence(now, final=True)
@@ -293,7 +290,7 @@ class Session:
 
     def _stray(self, exec_: int, attempt: int) -> None:
         """Somebody speaks who may not: cancelled, unless it may get the right to."""
-        if self.fenced is not None and self.fenced.exec == exec_ and not self.fenced.final:
+        if self.may_return(exec_):
             return  # Its worker's digest decides whether it gets a reprieve.
         if attempt == self.attempt and self.state in (State.PUBLISHING, State.QUEUED):
             return  # It began before its claim was heard, which it will say again.
@@ -343,11 +340,11 @@ class Session:
         self.answer.freeze()
         self.due = None
         self.state = State.HELD
-        if not (self.resumable or (self.repeatable and self.reached == 0)):
+        if not (self.resumable or (self.repeatable and self.answer.reached == 0)):
             self._fail(
                 Unavailable(
-                    f"the worker was lost after {self.reached} tokens, and what it ran cannot be "
-                    "continued elsewhere",
+                    f"the worker was lost after {self.answer.reached} tokens, and what it ran "
+                    "cannot be continued elsewhere",
                     retry_after=1.0,
                 )
             )
@@ -359,6 +356,11 @@ class Session:
         if self.state is State.HELD:
             self._mint(now)
 
+    def may_return(self, exec_: int) -> bool:
+        """Whether an exec is fenced and may get the right to speak back."""
+        fenced = self.fenced
+        return fenced is not None and fenced.exec == exec_ and not fenced.final
+
     def reprieve(self, exec_: int, now: float) -> bool:
         """The fenced exec lives after all: unless its successor was bound, it speaks on.
 
@@ -366,9 +368,8 @@ class Session:
             Whether it may.
         """
         fenced = self.fenced
-        if fenced is None or fenced.exec != exec_ or fenced.final:
-            return False
-        if self.state not in (State.PUBLISHING, State.QUEUED, State.HELD):
+        waits = self.state in (State.PUBLISHING, State.QUEUED, State.HELD)
+        if fenced is None or not waits or not self.may_return(exec_):
             return False
         if self._sequence is not None:
             self._wire.unqueue(self, self.attempt, self._sequence)
@@ -447,11 +448,3 @@ class Session:
     def _end(self) -> None:
         self.state = State.ENDED
         self.due = None
-
-
-def released_by(session: Session, exec_: int) -> str:
-    """The worker of an exec that was bound or fenced, or ""."""
-    if session.exec == exec_:
-        return session.worker
-    fenced = session.fenced
-    return fenced.worker if fenced is not None and fenced.exec == exec_ else ""

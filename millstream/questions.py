@@ -21,7 +21,7 @@ PRIORITIES: Mapping[str, pb.Priority] = {
 class Options(TypedDict, total=False):
     """How to sample and how to treat the request; what is left out takes the model's default.
 
-    `docs` of each: the fields of `Sampling` and `GenerateRequest` in `inference.proto`.
+    Each is the field of that name of `Sampling` or `GenerateRequest` in `inference.proto`.
     """
 
     max_tokens: int

@@ -7,6 +7,7 @@ start and stop. Owners register with `listen` before `start`; subscriptions outl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 import structlog
 from nats.errors import ConnectionClosedError, NoServersError
+from nats.errors import Error as NatsError
 
 from shared.errors import MillstreamError, Overloaded, RequestTooLarge, Unavailable
 from shared.natsio import Handler, LeanClient, next_server
@@ -77,6 +79,11 @@ class Bus:
         """The largest message, in bytes, that the server takes."""
         return int(self._client.max_payload)
 
+    @property
+    def connection(self) -> str:
+        """The connection as the server's disconnect events name it, or "" while away."""
+        return self._client.identity if self.connected else ""
+
     def new_inbox(self) -> str:
         """A subject that only this connection knows."""
         return str(self._client.new_inbox())
@@ -119,7 +126,8 @@ class Bus:
         """Send what waits and close."""
         if self._client.is_connected:
             self._client.flush_now()
-            await self._barrier()
+            with contextlib.suppress(TimeoutError, NatsError):  # A server that does not answer.
+                await self._barrier()
         self.connected_at = None
         for future in self._waiting.values():
             future.cancel()
@@ -127,7 +135,7 @@ class Bus:
 
     async def _barrier(self) -> None:
         await asyncio.sleep(0)  # The library writes its PING before what waits to be published.
-        await self._client.flush(timeout=5)
+        await self._client.flush(timeout=2)
 
     def publish(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> bool:
         """Send without an answer; False while away (see `LeanClient.send`)."""

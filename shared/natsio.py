@@ -48,6 +48,11 @@ class LeanClient(Client):
         self._flush_scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def identity(self) -> str:
+        """Server id and client id of the present connection."""
+        return f"{self._server_info.get('server_id', '')}/{self.client_id}"
+
     async def listen(self, subject: str, handler: Handler) -> None:
         """Subscribe, for the life of the client, with a synchronous handler."""
         subscription = await self.subscribe(subject)

@@ -13,7 +13,7 @@ from nats.js.api import (
     StorageType,
     StreamConfig,
 )
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError, ServerError
 
 from shared import subjects
 from shared.bus import Bus
@@ -21,6 +21,7 @@ from shared.bus import Bus
 _DUPLICATE_WINDOW = 120.0
 _MAX_WAITING_PULLS = 10_000
 _UNLIMITED = -1
+DEFAULT_QUEUE = 1000
 
 
 class StreamConfigError(Exception):
@@ -61,18 +62,33 @@ def stream_configs(max_queue: int, replicas: int) -> tuple[StreamConfig, StreamC
     return requests, resume
 
 
-async def ensure_streams(bus: Bus, max_queue: int, replicas: int = 1) -> None:
+async def ensure_streams(
+    bus: Bus, max_queue: int | None = None, replicas: int | None = None
+) -> None:
     """Create both streams, or bring existing ones to this configuration.
+
+    Args:
+        bus: The connection.
+        max_queue: See `stream_configs`. None, as a worker has it: streams that exist stay as they
+            are, since their limits are the gateways' to set.
+        replicas: Copies of each message; None is one where a stream is created, and what it has
+            where it exists.
 
     Raises:
         StreamConfigError: An existing stream differs in what cannot be changed, e.g. its storage.
+        nats.errors.Error: JetStream is away, or not ready yet.
+        TimeoutError: It did not answer.
     """
     jetstream = bus.client.jetstream(timeout=5)
-    for config in stream_configs(max_queue, replicas):
-        await _ensure_stream(jetstream, config)
+    for config in stream_configs(max_queue or DEFAULT_QUEUE, replicas or 1):
+        await _ensure_stream(
+            jetstream, config, update=max_queue is not None, replicated=replicas is not None
+        )
 
 
-async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
+async def _ensure_stream(
+    jetstream: JetStreamContext, config: StreamConfig, *, update: bool, replicated: bool
+) -> None:
     assert config.name is not None
     try:
         existing = (await jetstream.stream_info(config.name)).config
@@ -83,12 +99,16 @@ async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> N
             existing = (await jetstream.stream_info(config.name)).config
         else:
             return
+    if not replicated:
+        config.num_replicas = existing.num_replicas
+    if not update:
+        config.max_msgs_per_subject = existing.max_msgs_per_subject
     wrong = _differences(existing, config)
     if not wrong:
         return
     try:
         await jetstream.update_stream(config)
-    except BadRequestError as error:
+    except (BadRequestError, ServerError) as error:
         raise StreamConfigError(
             f"stream {config.name} exists with {', '.join(wrong)} and cannot be changed "
             f"({error.description}): drain it and delete it with `nats stream rm {config.name}`, "
@@ -128,6 +148,8 @@ async def ensure_consumers(bus: Bus, model: str) -> None:
 
     Raises:
         StreamConfigError: One exists with a configuration that cannot be changed.
+        nats.errors.Error: JetStream is away, or not ready yet.
+        TimeoutError: It did not answer.
     """
     jetstream = bus.client.jetstream(timeout=5)
     for urgency in range(len(subjects.CLASSES)):

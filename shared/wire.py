@@ -399,6 +399,7 @@ class Announce:
         card: The model; None while nothing is known of it.
         model: The served name.
         reason: Why it failed.
+        connection: Its NATS connection, as the server's disconnect events name it, or "".
     """
 
     worker: str
@@ -408,6 +409,7 @@ class Announce:
     model: str
     card: ModelCard | None = None
     reason: str = ""
+    connection: str = ""
 
 
 @dataclass(frozen=True, slots=True)

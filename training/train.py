@@ -19,8 +19,9 @@ VOCABULARY = 1536
 MAX_POSITIONS = 1024
 ROW = 512
 BATCH = 6
-PEAK_RATE = 2.5e-3
-WARM_UP = 100
+MUON_RATE = 5e-3
+ADAM_RATE = 2.5e-3
+WARM_UP = 50
 
 
 def architecture() -> LlamaConfig:
@@ -41,27 +42,34 @@ def architecture() -> LlamaConfig:
     )
 
 
-def rate(step: int, steps: int) -> float:
-    """Return the learning rate: a linear warm-up, then a cosine down to a twentieth."""
+def schedule(step: int, steps: int) -> float:
+    """Return the share of the peak rate: a linear warm-up, then a cosine down to a fiftieth."""
     if step < WARM_UP:
-        return PEAK_RATE * (step + 1) / WARM_UP
+        return (step + 1) / WARM_UP
     progress = (step - WARM_UP) / max(1, steps - WARM_UP)
-    return PEAK_RATE * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def optimizers(model: LlamaForCausalLM) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Return Muon for the matrices of the layers and AdamW for the rest, with their peak rates.
+
+    Muon learns facts that are rarely seen in fewer steps than AdamW alone, which is what a
+    training of minutes is short of.
+    """
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    chosen = set(map(id, matrices))
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    muon = torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0)
+    return [(muon, MUON_RATE), (adam, ADAM_RATE)]
 
 
 def fit(model: LlamaForCausalLM, rows: batches.Rows, steps: int) -> None:
     """Train `model` in place for `steps` batches, with bfloat16 arithmetic."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-        betas=(0.9, 0.95),
-    )
+    steppers = optimizers(model)
     model.train()
     start = time.monotonic()
     for step, batch in enumerate(batches.shuffled(rows, BATCH, steps, seed=SEED)):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(
                 input_ids=batch.ids,
@@ -71,8 +79,11 @@ def fit(model: LlamaForCausalLM, rows: batches.Rows, steps: int) -> None:
             ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer, peak in steppers:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * schedule(step, steps)
+            optimizer.step()
+        model.zero_grad()
         if step % 50 == 0 or step == steps - 1:
             seconds = time.monotonic() - start
             print(f"step {step:5d}  loss {loss.item():.3f}  {seconds:4.0f} s", flush=True)
@@ -98,8 +109,8 @@ def main() -> None:
     """Make the corpus, learn the tokenizer, train, save, evaluate and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
-    parser.add_argument("--steps", type=int, default=1400, help="batches to train on")
-    parser.add_argument("--documents", type=int, default=45_000, help="size of the corpus")
+    parser.add_argument("--steps", type=int, default=1100, help="batches to train on")
+    parser.add_argument("--documents", type=int, default=40_000, help="size of the corpus")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads to use")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -8,17 +8,16 @@ import time
 from collections.abc import Callable
 
 import structlog
+from nats.errors import Error as NatsError
 
 from shared import subjects
 from shared.bus import Bus
-from shared.errors import MillstreamError
 from shared.streams import StreamConfigError, ensure_consumers, ensure_streams
 from workers.pulls import Pull, Pulls
 
 log = structlog.get_logger(__name__)
 
 SURPLUS_NAK = b'-NAK {"delay": 10000000}'
-PLAN_EVERY = 0.1
 
 Take = Callable[[str, str, int, str, bytes], None]
 """Takes gateway, request ULID, attempt, ack subject and body."""
@@ -32,17 +31,18 @@ class Intake:
         model: The served name.
         free: Says how many requests could start now.
         take: Gets each message.
-        max_queue: For creating the streams, if this worker is first.
+
+    Attributes:
+        surplus: Messages given back because no slot was free when they came.
+        malformed: Messages that name no gateway and attempt.
     """
 
-    def __init__(
-        self, bus: Bus, model: str, free: Callable[[], int], take: Take, *, max_queue: int = 1000
-    ) -> None:
+    def __init__(self, bus: Bus, model: str, free: Callable[[], int], take: Take) -> None:
         self._bus = bus
         self._model = model
         self._free = free
         self._take = take
-        self._max_queue = max_queue
+        self._stopped = False
         self._pulls = Pulls()
         self._inbox = ""
         self._open = False
@@ -56,17 +56,20 @@ class Intake:
         ]
 
     async def start(self) -> None:
-        """Listen, create what is missing, and begin to pull."""
+        """Listen, create what is missing, and begin to pull.
+
+        Raises:
+            StreamConfigError: A stream or consumer exists that is not ours.
+        """
         self._inbox = self._bus.new_inbox()
         await self._bus.client.listen(f"{self._inbox}.*", self._on_message)
         self._bus.on_connect.append(self._reconnected)
         self._bus.on_disconnect.append(self._disconnected)
-        self._prepare_soon()
-        assert self._preparing is not None
-        await self._preparing
+        await self._prepare()
 
     def stop(self) -> None:
         """Pull no more; what still arrives is given back."""
+        self._stopped = True
         self._open = False
         if self._preparing is not None:
             self._preparing.cancel()
@@ -131,23 +134,26 @@ class Intake:
         self._prepare_soon()
 
     def _prepare_soon(self) -> None:
-        if self._preparing is None or self._preparing.done():
-            self._preparing = asyncio.get_running_loop().create_task(self._prepare())
+        if not self._stopped and (self._preparing is None or self._preparing.done()):
+            self._preparing = asyncio.get_running_loop().create_task(self._prepare_again())
+
+    async def _prepare_again(self) -> None:
+        try:
+            await self._prepare()
+        except StreamConfigError as error:
+            log.error("stream_config", error=str(error))
 
     async def _prepare(self) -> None:
         """Make sure that streams and consumers exist: a server may have lost its storage."""
         while True:
             try:
-                await ensure_streams(self._bus, self._max_queue)
+                await ensure_streams(self._bus)
                 await ensure_consumers(self._bus, self._model)
-            except StreamConfigError as error:
-                log.error("stream_config", error=str(error))
-                return
-            except (TimeoutError, MillstreamError, ConnectionError) as error:
+            except (TimeoutError, NatsError, OSError) as error:
                 log.warning("queues_not_ready", error=repr(error))
                 await asyncio.sleep(0.25)
             else:
-                self._open = True
+                self._open = not self._stopped and self._bus.connected
                 self.plan()
                 return
 

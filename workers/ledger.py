@@ -6,31 +6,29 @@ calls, what follows goes out through `Io`; the simulator runs the very code that
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections import Counter
 from collections.abc import Sequence
-from enum import Enum, auto
 from typing import Any, Protocol
 
 from shared import wire
-from shared.errors import EngineError, InvalidRequest, MillstreamError, Unavailable
+from shared.errors import DeadlineExceeded, InvalidRequest, MillstreamError, Unavailable
 from workers.engines.base import Job, Output
+from workers.execution import Execution, State
+from workers.peers import Peers, Standing
 from workers.publisher import Publisher
 
 CLAIM_EVERY = 0.05
 CLAIM_LIMIT = 2.0
 NAK_DELAY = 1.0
-DIGEST_EVERY = 0.5
-LEASE = 3.0
+TERMINAL_EVERY = 0.2
 LINK_LIMIT = 5.0
+STALL = 0.25
+DEADLINE_GRACE = 0.05
 COALESCE = 0.002
-
-
-class State(Enum):
-    """Where an exec is."""
-
-    CLAIMING = auto()
-    RUNNING = auto()
-    ENDED = auto()
+RECORD_MOST = 500_000
+"""Unacknowledged tokens beyond which nothing is pulled; at twice as many the longest goes back."""
 
 
 class Io(Protocol):
@@ -61,101 +59,71 @@ class Io(Protocol):
         """Monotonic seconds."""
 
 
-class Execution:
-    """One attempt at one request on this worker."""
-
-    __slots__ = (
-        "attempt",
-        "cancelled",
-        "claim_due",
-        "claimed",
-        "deadline",
-        "dirty",
-        "exec",
-        "gateway",
-        "prompt_ids",
-        "publisher",
-        "reasons",
-        "request_id",
-        "sent_at",
-        "state",
-        "terminal",
-        "token",
-        "tokens",
-    )  # fmt: skip
-
-    def __init__(
-        self, exec_: int, request_id: str, attempt: int, gateway: str, token: str, now: float
-    ) -> None:
-        self.exec = exec_
-        self.request_id = request_id
-        self.attempt = attempt
-        self.gateway = gateway
-        self.token = token
-        self.state = State.CLAIMING
-        self.claimed = now
-        self.claim_due = now + CLAIM_EVERY
-        self.deadline: float | None = None
-        self.publisher = Publisher(attempt, exec_, ())
-        self.reasons: list[str | None] = []
-        self.tokens = 0
-        self.terminal: bytes | None = None
-        self.cancelled = False
-        self.sent_at = 0.0
-        self.dirty = False
-
-
-class Peer:
-    """What a worker knows of one gateway."""
-
-    __slots__ = ("answered", "digest_due", "execs", "heard")
-
-    def __init__(self, now: float) -> None:
-        self.heard = now
-        self.answered = now
-        self.digest_due = now + DIGEST_EVERY
-        self.execs: dict[int, Execution] = {}
-
-
 class Ledger:
     """The execs of one worker.
 
-    Attributes:
+    Args:
         worker: Its id.
+        boot: The upper bits of its execs.
+        io: Carries out what it asks.
+
+    Attributes:
+        fingerprint: Of the model that is served.
+        eager: Whether a job may start before its claim is granted: not if it has effects.
         execs: Every exec not yet forgotten, by number.
         running: Execs that hold a slot.
+        kept: Tokens in the records.
         events: Counts for metrics, by name.
         tokens: Tokens published since the start.
     """
 
-    def __init__(self, worker: str, boot: int, io: Io, *, fingerprint: str = "") -> None:
+    def __init__(self, worker: str, boot: int, io: Io) -> None:
         self.worker = worker
-        self.fingerprint = fingerprint
+        self.fingerprint = ""
+        self.eager = True
         self.execs: dict[int, Execution] = {}
         self.running = 0
+        self.kept = 0
         self.events: Counter[str] = Counter()
         self.tokens = 0
         self._io = io
         self._next = boot << 31
         self._digest = 0
         self._claiming: dict[int, Execution] = {}
+        self._deadlines: dict[int, Execution] = {}
+        self._unclosed: dict[int, Execution] = {}
         self._dirty: list[Execution] = []
         self._flush_planned = False
-        self._peers: dict[str, Peer] = {}
+        self._peers = Peers()
         self._link_down: float | None = None
+        self._ticked: float | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether the records are so long that nothing more should be taken."""
+        return self.kept > RECORD_MOST
+
+    @property
+    def settled(self) -> bool:
+        """Whether every gateway has everything."""
+        return not self.execs
 
     # ---- taking work ----------------------------------------------------------------------------
 
     def take(self, gateway: str, request_id: str, attempt: int, token: str, body: bytes) -> None:
-        """Claim a pulled attempt, and start it without waiting for the answer."""
+        """Claim a pulled attempt, and start it without waiting for the answer where it may."""
         now = self._io.now()
+        standing = self._peers.standing(gateway, now)
+        if standing is not Standing.LIVE:
+            self._give_back(token, standing)
+            return
         self._next += 1
         execution = Execution(self._next, request_id, attempt, gateway, token, now)
         self.execs[execution.exec] = execution
         self._claiming[execution.exec] = execution
-        self._peer(gateway, now).execs[execution.exec] = execution
+        self._peers.begin(execution, now)
         self.running += 1
-        self._claim(execution)
+        self._claim(execution, now)
         try:
             request = wire.decode(body)
             if not isinstance(request, wire.Request):
@@ -164,9 +132,15 @@ class Ledger:
             self.events["malformed"] += 1
             self._fail(execution, InvalidRequest(f"the queued request cannot be read: {error}"))
             return
-        self._start(execution, request)
+        self._prepare(execution, request)
 
-    def _start(self, execution: Execution, request: wire.Request) -> None:
+    def _give_back(self, token: str, standing: Standing) -> None:
+        """A gateway that is silent answers no claim; one that is gone needs no work done."""
+        gone = standing is Standing.GONE
+        self.events["orphan" if gone else "claim_unanswered"] += 1
+        self._io.ack(token, b"+TERM" if gone else nak(NAK_DELAY))
+
+    def _prepare(self, execution: Execution, request: wire.Request) -> None:
         n = request.sampling.n
         delivered = request.delivered or ((),) * n
         if request.fingerprint and request.fingerprint != self.fingerprint:
@@ -186,124 +160,135 @@ class Ledger:
             execution.attempt, execution.exec, [len(ids) for ids in delivered]
         )
         execution.reasons = [None] * n
+        if self.eager:
+            self._start(execution, request)
+        else:
+            execution.waiting = request
+
+    def _start(self, execution: Execution, request: wire.Request) -> None:
         self._io.submit(
             Job(
                 execution.exec, request.prompt, request.messages, request.token_ids,
-                request.sampling, delivered if request.delivered else (), request.urgency,
-                request.structured, request.adapter,
+                request.sampling, request.delivered, request.urgency,
             )
         )  # fmt: skip
 
-    def _peer(self, gateway: str, now: float) -> Peer:
-        peer = self._peers.get(gateway)
-        if peer is None:
-            peer = self._peers[gateway] = Peer(now)
-        if not peer.execs:
-            peer.answered = now  # The lease begins with the first exec.
-        return peer
-
-    def _claim(self, execution: Execution) -> None:
+    def _claim(self, execution: Execution, now: float) -> None:
+        execution.claims += 1
+        execution.claim_sent = now
+        execution.claim_due = now + CLAIM_EVERY
         claim = wire.Claim(execution.attempt, execution.exec, self.worker, self._digest)
         self._io.say(execution.gateway, execution.request_id, wire.encode(claim))
 
     def _claim_again(self, execution: Execution, now: float) -> None:
         """No answer yet: say it again for 2 s, then give the message back, or drop an orphan's."""
-        if now - execution.claimed < CLAIM_LIMIT:
-            execution.claim_due = now + CLAIM_EVERY
+        standing = self._peers.standing(execution.gateway, now)
+        if standing is Standing.LIVE and now - execution.claimed < CLAIM_LIMIT:
             self._io.ack(execution.token, b"+WPI")
-            self._claim(execution)
-            return
-        heard = self._peers[execution.gateway].heard
-        if now - heard > LEASE:
-            self._io.ack(execution.token, b"+TERM")
-            self.events["orphan"] += 1
+            self._claim(execution, now)
         else:
-            self._io.ack(execution.token, _nak(NAK_DELAY))
-            self.events["claim_unanswered"] += 1
-        self._drop(execution)
+            self._give_back(execution.token, standing)
+            self._drop(execution)
 
     # ---- what gateways say ----------------------------------------------------------------------
 
     def on_control(self, frame: wire.Frame) -> None:
         """A frame on this worker's control subject."""
-        now = self._io.now()
-        if isinstance(frame, wire.DigestReply):
-            self._on_digest_reply(frame, now)
-            return
-        if isinstance(frame, wire.Probe):
+        if isinstance(frame, wire.Go | wire.Stop | wire.Later | wire.Resend):
+            execution = self.execs.get(frame.exec)
+            if execution is not None:
+                self._on_exec(execution, frame)
+        elif isinstance(frame, wire.Cancel):
+            self._cancel(frame)
+        elif isinstance(frame, wire.Closed):
+            self._close(frame.execs)
+        elif isinstance(frame, wire.DigestReply):
+            self._on_digest_reply(frame)
+        elif isinstance(frame, wire.Probe):
             self._io.tell(frame.gateway, wire.ProbeReply(self.worker, frame.nonce))
-            return
-        if not isinstance(frame, wire.Go | wire.Stop | wire.Later | wire.Cancel | wire.Resend):
+        else:
             self.events["malformed"] += 1
-            return
-        execution = self.execs.get(frame.exec)
-        if isinstance(frame, wire.Cancel):
-            self._cancel(frame.exec, execution)
-        elif execution is None:
-            return
-        elif isinstance(frame, wire.Go):
+
+    def _on_exec(
+        self, execution: Execution, frame: wire.Go | wire.Stop | wire.Later | wire.Resend
+    ) -> None:
+        claiming = execution.exec in self._claiming
+        if isinstance(frame, wire.Go):
             self._go(execution, frame)
+        elif isinstance(frame, wire.Resend):
+            self._resend(execution, frame.choice, frame.index, begun=frame.begun)
+        elif not claiming:
+            self.events["refused_late"] += 1  # An answer to a claim that was granted since.
         elif isinstance(frame, wire.Stop):
             self._io.ack(execution.token, b"+ACK")
             self.events["claim_refused"] += 1
             self._drop(execution)
-        elif isinstance(frame, wire.Later):
-            self._io.ack(execution.token, _nak(frame.delay_ms / 1000))
-            self._drop(execution)
         else:
-            self._resend(execution, frame.choice, frame.index)
+            self._io.ack(execution.token, nak(frame.delay_ms / 1000))
+            self._drop(execution)
 
     def _go(self, execution: Execution, go: wire.Go) -> None:
         self._io.ack(execution.token, b"+ACK")
-        self._claiming.pop(execution.exec, None)
-        if go.remaining_ms is not None:
-            execution.deadline = execution.claimed + go.remaining_ms / 1000
+        if self._claiming.pop(execution.exec, None) is None:
+            return
         if execution.state is State.CLAIMING:
             execution.state = State.RUNNING
+            if go.remaining_ms is not None:
+                execution.deadline = execution.claim_sent + go.remaining_ms / 1000 + DEADLINE_GRACE
+                self._deadlines[execution.exec] = execution
+        if execution.waiting is not None:
+            request, execution.waiting = execution.waiting, None
+            self._start(execution, request)
+        elif execution.claims > 1:
+            self._say_again(execution)  # What was said before a claim was heard was not heard.
 
-    def _cancel(self, exec_: int, execution: Execution | None) -> None:
+    def _say_again(self, execution: Execution) -> None:
+        for choice in range(len(execution.publisher.lanes)):
+            self._resend(execution, choice, 0, begun=choice == 0)
+
+    def _cancel(self, frame: wire.Cancel) -> None:
+        execution = self.execs.get(frame.exec)
         if execution is not None:
             self.events["cancelled"] += execution.state is not State.ENDED
             if execution.exec in self._claiming:
                 self._io.ack(execution.token, b"+ACK")
-            gateway = execution.gateway
             self._drop(execution)
-            self._io.tell(gateway, wire.Ended(exec_))
-            return
-        for gateway in self._peers:
-            self._io.tell(gateway, wire.Ended(exec_))
+        self._io.tell(frame.gateway, wire.Ended(frame.exec))
 
-    def _resend(self, execution: Execution, choice: int, index: int) -> None:
+    def _close(self, execs: Sequence[int]) -> None:
+        for exec_ in execs:
+            execution = self.execs.get(exec_)
+            if execution is not None and execution.state is State.ENDED:
+                self._drop(execution)
+
+    def _resend(self, execution: Execution, choice: int, index: int, *, begun: bool) -> None:
         self.events["resent"] += 1
+        if begun and execution.begun is not None:
+            self._io.say(execution.gateway, execution.request_id, execution.begun)
         for frame in execution.publisher.resend(choice, index):
             self._io.say(execution.gateway, execution.request_id, frame)
         if execution.terminal is not None:
             self._io.say(execution.gateway, execution.request_id, execution.terminal)
 
-    def _on_digest_reply(self, reply: wire.DigestReply, now: float) -> None:
+    def _on_digest_reply(self, reply: wire.DigestReply) -> None:
         peer = self._peers.get(reply.gateway)
         if peer is None:
             return
-        peer.answered = peer.heard = now
+        peer.answered = peer.heard = self._io.now()
         for exec_, frontiers in reply.acked:
             execution = self.execs.get(exec_)
             if execution is not None:
-                execution.publisher.acknowledge(frontiers)
+                self.kept -= execution.publisher.acknowledge(frontiers)
         for exec_ in reply.cancel:
             execution = self.execs.get(exec_)
-            if execution is not None:
+            if execution is not None and execution.exec not in self._claiming:
                 self.events["cancelled"] += 1
                 self._drop(execution)
-        for exec_ in reply.closed:
-            execution = self.execs.get(exec_)
-            if execution is not None and execution.state is State.ENDED:
-                self._drop(execution)
+        self._close(reply.closed)
 
     def on_gateway_beat(self, beat: wire.GatewayBeat) -> None:
         """A gateway lives, or says good-bye."""
-        peer = self._peers.get(beat.gateway)
-        if peer is not None and not beat.gone:
-            peer.heard = self._io.now()
+        self._peers.heard(beat.gateway, self._io.now(), gone=beat.gone)
 
     # ---- what the engine says -------------------------------------------------------------------
 
@@ -318,7 +303,9 @@ class Ledger:
             if output.prompt_ids is not None:
                 self._begun(execution, output)
             if output.token_ids:
-                self.tokens += len(output.token_ids)
+                count = len(output.token_ids)
+                self.tokens += count
+                self.kept += count
                 execution.publisher.add(
                     output.choice, output.token_ids, output.text, output.ends,
                     _plain(output.logprobs),
@@ -327,27 +314,34 @@ class Ledger:
                     execution.sent_at = now
                     self._send(execution)
                 elif not execution.dirty:
-                    execution.dirty = True
-                    self._dirty.append(execution)
-                    if not self._flush_planned:
-                        self._flush_planned = True
-                        self._io.flush_later()
+                    self._send_soon(execution)
             if output.error is not None:
                 self._fail(execution, output.error)
             elif output.finish is not None:
                 self._finish(execution, output)
 
     def _begun(self, execution: Execution, output: Output) -> None:
-        ids = b"".join([token.to_bytes(4, "little") for token in output.prompt_ids or ()])
+        ids = array("I", output.prompt_ids or ())
+        if sys.byteorder == "big":
+            ids.byteswap()
         begun = wire.Begun(
-            execution.attempt, execution.exec, ids, output.cached_tokens, self.fingerprint
-        )
-        self._io.say(execution.gateway, execution.request_id, wire.encode(begun))
+            execution.attempt, execution.exec, ids.tobytes(), output.cached_tokens,
+            self.fingerprint,
+        )  # fmt: skip
+        execution.begun = wire.encode(begun)
+        self._io.say(execution.gateway, execution.request_id, execution.begun)
 
     def _send(self, execution: Execution) -> None:
         execution.dirty = False
         for frame in execution.publisher.flush():
             self._io.say(execution.gateway, execution.request_id, frame)
+
+    def _send_soon(self, execution: Execution) -> None:
+        execution.dirty = True
+        self._dirty.append(execution)
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._io.flush_later()
 
     def flush(self) -> None:
         """Send what was held back to travel together."""
@@ -384,6 +378,9 @@ class Ledger:
         """Say the last word, free the slot, and keep the record until the gateway has it."""
         execution.state = State.ENDED
         execution.terminal = terminal
+        execution.terminal_due = self._io.now() + TERMINAL_EVERY
+        self._unclosed[execution.exec] = execution
+        self._deadlines.pop(execution.exec, None)
         self._io.say(execution.gateway, execution.request_id, terminal)
         self._free()
 
@@ -395,7 +392,10 @@ class Ledger:
         """Forget an exec; if it still runs, stop it."""
         self.execs.pop(execution.exec, None)
         self._claiming.pop(execution.exec, None)
-        self._peers[execution.gateway].execs.pop(execution.exec, None)
+        self._deadlines.pop(execution.exec, None)
+        self._unclosed.pop(execution.exec, None)
+        self._peers.end(execution)
+        self.kept -= execution.publisher.kept
         if execution.state is not State.ENDED:
             execution.state = State.ENDED
             self._io.abort(execution.exec)
@@ -406,26 +406,18 @@ class Ledger:
     def release(self) -> None:
         """Hand back everything that still runs: the drain's grace is over."""
         for execution in list(self.execs.values()):
-            if execution.state is State.ENDED:
-                continue
-            self._io.abort(execution.exec)
-            if execution.exec in self._claiming:
-                self._io.ack(execution.token, b"-NAK")
-                self._drop(execution)
-            else:
-                self._send(execution)
-                released = wire.Released(
-                    execution.attempt, execution.exec, execution.publisher.totals
-                )
-                self._end(execution, wire.encode(released))
-                self.events["released"] += 1
+            if execution.state is not State.ENDED:
+                self._release(execution)
 
-    def engine_died(self, error: MillstreamError) -> None:
-        """Hand back everything: another worker's engine can continue it."""
-        self.events["engine_died"] += 1
-        if not isinstance(error, EngineError):
-            self.events["engine_died_oddly"] += 1
-        self.release()
+    def _release(self, execution: Execution) -> None:
+        """Hand one back. Its claim may have been granted, with the answer still under way."""
+        self._io.abort(execution.exec)
+        if self._claiming.pop(execution.exec, None) is not None:
+            self._io.ack(execution.token, b"-NAK")
+        self._send(execution)
+        released = wire.Released(execution.attempt, execution.exec, execution.publisher.totals)
+        self._end(execution, wire.encode(released))
+        self.events["released"] += 1
 
     def link_lost(self) -> None:
         """NATS is away."""
@@ -434,60 +426,62 @@ class Ledger:
     def link_back(self) -> None:
         """NATS is back: leases begin anew, digests go out at once."""
         self._link_down = None
-        now = self._io.now()
-        for peer in self._peers.values():
-            peer.answered = peer.heard = now
-            peer.digest_due = now
+        self._peers.renew(self._io.now())
 
     # ---- time -----------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Do what is due; called every 20 ms or so."""
         now = self._io.now()
+        stalled = now - self._ticked if self._ticked is not None else 0.0
+        self._ticked = now
+        if stalled > STALL:
+            self._catch_up(stalled, now)
+        for execution in [e for e in self._deadlines.values() if now > (e.deadline or now)]:
+            self._io.abort(execution.exec)
+            self._fail(execution, DeadlineExceeded("the deadline passed while it was generated"))
         if self._link_down is not None:
             if now - self._link_down > LINK_LIMIT:
-                for execution in list(self.execs.values()):
-                    self._drop(execution)
+                self._lapse(list(self.execs.values()))
             return
-        for execution in list(self._claiming.values()):
-            if execution.claim_due <= now:
-                self._claim_again(execution, now)
-        for gateway, peer in list(self._peers.items()):
-            self._tick_peer(gateway, peer, now)
+        for execution in [e for e in self._claiming.values() if e.claim_due <= now]:
+            self._claim_again(execution, now)
+        for execution in [e for e in self._unclosed.values() if e.terminal_due <= now]:
+            execution.terminal_due = now + TERMINAL_EVERY
+            self._io.say(execution.gateway, execution.request_id, execution.terminal or b"")
+        self._lapse(self._peers.lapsed(now))
+        for peer in self._peers.due(now):
+            self._digest += 1
+            entries = tuple([execution.entry for execution in peer.execs.values()])
+            self._io.tell(peer.name, wire.Digest(self.worker, self._digest, entries))
+        if self.kept > 2 * RECORD_MOST:
+            self._shed()
 
-    def _tick_peer(self, gateway: str, peer: Peer, now: float) -> None:
-        if not peer.execs:
-            if now - peer.heard > 60.0:
-                del self._peers[gateway]
-            return
-        if now - peer.answered > LEASE:
+    def _catch_up(self, stalled: float, now: float) -> None:
+        self.events["stalled"] += 1
+        self._peers.stalled(stalled, now)
+        for execution in self._claiming.values():
+            execution.claimed += stalled
+        if self._link_down is not None:
+            self._link_down += stalled
+
+    def _lapse(self, execs: Sequence[Execution]) -> None:
+        """Nobody has asked after these for too long."""
+        for execution in execs:
             self.events["lease_lapsed"] += 1
-            for execution in list(peer.execs.values()):
-                if execution.exec not in self._claiming:
-                    self._drop(execution)
-            peer.answered = now
-        elif now >= peer.digest_due:
-            peer.digest_due = now + DIGEST_EVERY
-            self._send_digest(gateway, peer)
+            self._drop(execution)
 
-    def _send_digest(self, gateway: str, peer: Peer) -> None:
-        self._digest += 1
-        entries = tuple(
-            wire.DigestEntry(
-                execution.request_id, execution.exec, execution.publisher.totals,
-                execution.state is State.ENDED, execution.cancelled,
-            )
-            for execution in peer.execs.values()
-        )  # fmt: skip
-        self._io.tell(gateway, wire.Digest(self.worker, self._digest, entries))
-
-    @property
-    def settled(self) -> bool:
-        """Whether every gateway has everything."""
-        return not self.execs
+    def _shed(self) -> None:
+        """The records outgrow their bound: hand the longest one back."""
+        running = [e for e in self.execs.values() if e.state is State.RUNNING]
+        if running:
+            longest = max(running, key=lambda e: e.publisher.kept)
+            self.events["shed"] += 1
+            self._release(longest)
 
 
-def _nak(delay: float) -> bytes:
+def nak(delay: float) -> bytes:
+    """Give a message back, not to be offered again before `delay` seconds."""
     return f'-NAK {{"delay": {int(delay * 1e9)}}}'.encode()
 
 

@@ -40,7 +40,6 @@ class Lane:
     sent: int = 0
     pieces: deque[Piece] = field(default_factory=deque)
     unsent: deque[Piece] = field(default_factory=deque)
-    reason: str | None = None
 
 
 class Publisher:
@@ -100,11 +99,14 @@ class Publisher:
         again = [piece for piece in lane.pieces if piece.stop > index and piece.stop <= lane.sent]
         return [self._encode(choice, piece) for piece in _joined(again)]
 
-    def acknowledge(self, frontiers: Sequence[int]) -> None:
-        """Forget what the gateway has."""
+    def acknowledge(self, frontiers: Sequence[int]) -> int:
+        """Forget what the gateway has; returns how many tokens that were."""
+        freed = 0
         for lane, frontier in zip(self.lanes, frontiers, strict=False):
-            while lane.pieces and lane.pieces[0].stop <= min(frontier, lane.sent):
-                lane.pieces.popleft()
+            known = min(frontier, lane.sent)
+            while lane.pieces and lane.pieces[0].stop <= known:
+                freed += len(lane.pieces.popleft().ids)
+        return freed
 
     def _encode(self, choice: int, piece: Piece) -> bytes:
         ends = None if len(piece.ids) == 1 else piece.ends

@@ -13,12 +13,14 @@ import structlog
 
 from shared import subjects, wire
 from shared.bus import Bus, BusOptions
-from shared.errors import EngineError, MillstreamError
+from shared.errors import MillstreamError
 from shared.ready import loop_factory, say_ready
+from shared.streams import StreamConfigError
 from workers.engines.base import Engine, Job, ModelLoadError
 from workers.engines.loading import load_engine
 from workers.intake import Intake
 from workers.ledger import COALESCE, Ledger
+from workers.pace import Pace
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -55,12 +57,12 @@ class Runner:
         self._ledger = Ledger(self.worker, self._boot, self)
         self._intake: Intake | None = None
         self._limit = 0
+        self._pace = Pace()
         self._beats = 0
         self._beat_due = 0.0
         self._announce_due = 0.0
         self._stopping = asyncio.Event()
-        self._engine_died: MillstreamError | None = None
-        self._idle = asyncio.Event()
+        self._engine_died = False
         self._loop = asyncio.get_running_loop()
 
     # ---- life -----------------------------------------------------------------------------------
@@ -75,6 +77,7 @@ class Runner:
         self._bus.on_connect.append(self._on_connect)
         self._bus.on_disconnect.append(self._ledger.link_lost)
         keeping = self._loop.create_task(self._keep_time())
+        keeping.add_done_callback(lambda _: self._stopping.set())  # It ends by an error only.
         try:
             if not await self._until_stopped(self._bus.start()):
                 return EXIT_OK
@@ -83,10 +86,13 @@ class Runner:
             await self._stopping.wait()
             await self._drain()
         finally:
+            failed = keeping.done()
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
             await self._engine.close()
             await self._bus.close()
+        if failed:
+            keeping.result()
         return EXIT_ENGINE if self._engine_died else EXIT_OK
 
     async def _until_stopped(self, work: Coroutine[Any, Any, Any]) -> bool:
@@ -106,17 +112,18 @@ class Runner:
         started = time.monotonic()
         try:
             await self._engine.start(self._ledger.on_outputs, self._on_engine_died)
-        except ModelLoadError as error:
+            card = self._engine.card
+            self._model = card.name
+            self._limit = self._settings.max_batch or card.max_batch
+            self._ledger.fingerprint = card.fingerprint
+            self._ledger.eager = "once" not in card.features
+            self._intake = Intake(self._bus, card.name, self._free, self._ledger.take)
+            await self._intake.start()
+        except (ModelLoadError, StreamConfigError) as error:
             self._state, self._reason = "failed", str(error)
-            log.error("model_failed", model=self._model, reason=str(error))
+            log.error("worker_failed", model=self._model, reason=str(error))
             self._announce()
             return False
-        card = self._engine.card
-        self._model = card.name
-        self._limit = self._settings.max_batch or card.max_batch
-        self._ledger.fingerprint = card.fingerprint
-        self._intake = Intake(self._bus, card.name, self._free, self._ledger.take)
-        await self._intake.start()
         self._state = "ready"
         self._announce()
         log.info("ready", model=card.name, worker=self.worker, engine=card.engine,
@@ -132,11 +139,9 @@ class Runner:
         if self._intake is not None:
             self._intake.stop()
         log.info("draining", running=self._ledger.running, grace=self._settings.drain_grace)
-        if self._engine_died is None:
+        if not self._engine_died:
             await self._wait_for(lambda: self._ledger.running == 0, self._settings.drain_grace)
-            self._ledger.release()
-        else:
-            self._ledger.engine_died(self._engine_died)
+        self._ledger.release()
         await self._wait_for(lambda: self._ledger.settled, SETTLE_LIMIT)
         self._state = "gone"
         self._announce()
@@ -149,7 +154,7 @@ class Runner:
 
     def _on_engine_died(self, error: MillstreamError) -> None:
         log.error("engine_died", error=str(error))
-        self._engine_died = error if isinstance(error, EngineError) else EngineError(str(error))
+        self._engine_died = True
         self._stopping.set()
 
     # ---- time -----------------------------------------------------------------------------------
@@ -163,6 +168,8 @@ class Runner:
                     self._beat()
                 if now >= self._announce_due:
                     self._announce()
+            seen = self._engine.observe()
+            self._pace.observe(seen.steps, self._ledger.running + seen.running, now)
             self._ledger.tick()
             if self._intake is not None:
                 self._intake.plan()
@@ -190,7 +197,7 @@ class Runner:
             wire.encode(
                 wire.Announce(
                     self.worker, self._boot, self._settings.name, self._state, self._model, card,
-                    self._reason,
+                    self._reason, self._bus.connection,
                 )
             ),
         )  # fmt: skip
@@ -222,6 +229,9 @@ class Runner:
             self._ledger.on_gateway_beat(frame)
 
     def _free(self) -> int:
+        """How many requests could start now: none where the engine or its readers are stuck."""
+        if self._pace.stuck or self._ledger.full:
+            return 0
         return self._limit - self._ledger.running
 
     # ---- what the ledger asks (ledger.Io) -------------------------------------------------------

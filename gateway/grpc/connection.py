@@ -258,7 +258,7 @@ class GrpcProtocol(H2Protocol):
     def _check_alive(self) -> None:
         if self._deaf:
             return
-        if self._heard_at > self._asked_at:
+        if self._heard_at >= self._asked_at:
             self._keepalive()
             return
         log.info("%s does not answer", self.connection.get_peer().addr())

@@ -71,12 +71,16 @@ class RunningStack:
     def start(self, seconds: float = 30.0) -> Self:
         """Spawn it and wait until it is ready."""
         self.spawn()
-        eventually(self._is_ready, "the stack is ready", seconds)
+        try:
+            eventually(self._is_ready, "the stack is ready", seconds)
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}; it said:\n{self.log}") from None
         _ = self.state
         return self
 
     def _is_ready(self) -> bool:
-        assert self.process.poll() is None, self.log
+        assert self.process.poll() is None, "it ended"
         return (self.data_dir / "stack.json").exists()
 
     def stop(self, number: signal.Signals = signal.SIGINT, seconds: float = 30.0) -> int:
@@ -87,6 +91,7 @@ class RunningStack:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
             raise
 
     def __enter__(self) -> Self:

@@ -32,6 +32,7 @@ from workers.engines.torch.runner import Runner
 def quiet() -> None:
     disable: Any = transformers.utils.logging.disable_progress_bar
     disable()
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,21 @@
 """The simulated engine: deterministic tokens at a settable pace, for tests and benchmarks.
 
 In `count` mode token k of every answer has id k and text `" k"`, whatever the prompt, so any
-checker knows what must arrive. In `chain` mode token k carries a hash of the prompt and every
-token before it, so that a splice of two answers or a wrong continuation shows (`chain_next`).
+checker knows what must arrive. In `chain` mode token k carries the exec that made it and a hash of
+the prompt and every token before it, so that a splice of two answers or a wrong continuation shows
+(`chain_next`, `chain_broken`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shared.errors import InvalidRequest, MillstreamError
+from shared.errors import EngineError, InvalidRequest, MillstreamError
 from shared.wire import ModelCard, TokenLogprobs
 from workers.engines.base import Engine, Job, ModelLoadError, Observation, Output, Sink
 from workers.engines.text import Pieces, TextStream
@@ -30,8 +33,10 @@ class SimOptions:
         max_batch: Jobs at once.
         mode: count or chain.
         context_length: Tokens of prompt and answer together.
-        hang_at: Stop stepping for ever, heartbeats go on, once a job reaches this token; 0 never.
+        hang_at: Stop stepping, heartbeats go on, once a job reaches this token; 0 never.
+        hang_ms: Step again after so long, and hang no more; 0 hangs for ever.
         die_at: Die as a whole once a job reaches this token; 0 never.
+        crash_on: A prompt that contains this text kills the process at its first step.
     """
 
     prefill_ms: float = 0.0
@@ -40,7 +45,9 @@ class SimOptions:
     mode: str = "count"
     context_length: int = 32768
     hang_at: int = 0
+    hang_ms: float = 0.0
     die_at: int = 0
+    crash_on: str = ""
 
     @classmethod
     def parse(cls, args: dict[str, str]) -> SimOptions:
@@ -50,7 +57,9 @@ class SimOptions:
             ModelLoadError: An unknown name or a bad value.
         """
         values: dict[str, object] = {}
-        kinds = {"prefill_ms": float, "step_ms": float, "mode": str}
+        kinds = {
+            "prefill_ms": float, "step_ms": float, "hang_ms": float, "mode": str, "crash_on": str,
+        }  # fmt: skip
         for name, text in args.items():
             if name not in cls.__slots__:
                 raise ModelLoadError(
@@ -73,10 +82,29 @@ def chain_seed(prompt_ids: Sequence[int]) -> int:
     return zlib.crc32(b"".join(token.to_bytes(4, "little") for token in prompt_ids))
 
 
-def chain_next(state: int) -> tuple[int, int]:
-    """The next token of `chain` mode and the state after it."""
-    token = state & 0x7FFFFFFF
-    return token, zlib.crc32(token.to_bytes(4, "little"), state)
+def chain_next(state: int, tag: int = 0) -> int:
+    """The next token of `chain` mode: the exec's tag above 23 bits of the state."""
+    return tag << 23 | state & 0x7FFFFF
+
+
+def chain_after(state: int, token: int) -> int:
+    """The state of `chain` mode once a token was said."""
+    return zlib.crc32(token.to_bytes(4, "little"), state)
+
+
+def chain_tag(exec_: int) -> int:
+    """Eight bits that tell execs apart."""
+    return zlib.crc32(exec_.to_bytes(8, "little")) & 0xFF
+
+
+def chain_broken(prompt_ids: Sequence[int], token_ids: Sequence[int]) -> int | None:
+    """Where an answer of `chain` mode is not what was said after all before it, or None."""
+    state = chain_seed(prompt_ids)
+    for place, token in enumerate(token_ids):
+        if token & 0x7FFFFF != state & 0x7FFFFF:
+            return place
+        state = chain_after(state, token)
+    return None
 
 
 @dataclass(slots=True)
@@ -125,12 +153,18 @@ class SimEngine(Engine):
         self._waiting: dict[int, Job] = {}
         self._wake = asyncio.Event()
         self._steps = 0
+        self._hung_before = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, sink: Sink, died: Callable[[MillstreamError], None]) -> None:
         """Begin to step."""
         self._sink, self._died = sink, died
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._died(EngineError(f"the sim engine's loop ended: {error!r}"))
 
     def submit(self, job: Job) -> None:
         """Take a job."""
@@ -172,9 +206,16 @@ class SimEngine(Engine):
                 due = loop.time()
             self._admit(loop.time())
             if self._step(loop.time()):
-                await asyncio.Event().wait()  # Hung, as an engine may be: only a kill helps.
+                await self._hang()
             due = max(due + step, loop.time()) if step else 0.0
             await asyncio.sleep(due - loop.time() if step else 0)
+
+    async def _hang(self) -> None:
+        """Stand still, as an engine may."""
+        if not self._options.hang_ms:
+            await asyncio.Event().wait()  # Only a kill helps.
+        await asyncio.sleep(self._options.hang_ms / 1000)
+        self._hung_before = True
 
     def _admit(self, now: float) -> None:
         for job in list(self._waiting.values()):
@@ -208,8 +249,8 @@ class SimEngine(Engine):
             delivered = job.delivered[choice] if job.delivered else ()
             running.state = chain_seed(prompt)
             running.count = len(delivered)
-            for _ in delivered:
-                _, running.state = chain_next(running.state)
+            for token in delivered:
+                running.state = chain_after(running.state, token)
             if job.sampling.stop:
                 running.stream = TextStream(_Words(), job.sampling.stop)
                 running.stream.replay(delivered)
@@ -225,11 +266,13 @@ class SimEngine(Engine):
         for key, running in self._running.items():
             if running.starts > now:
                 continue
-            if options.hang_at and running.count + 1 == options.hang_at:
+            if running.count + 1 == options.hang_at and not self._hung_before:
                 hang = True
-            if options.die_at and running.count + 1 == options.die_at:
-                self._died(MillstreamError.from_wire("EngineError", "the sim engine died as told"))
+            if running.count + 1 == options.die_at:
+                self._died(EngineError("the sim engine died as told"))
                 return True
+            if options.crash_on and options.crash_on.encode() in _as_bytes(running.prompt):
+                os.kill(os.getpid(), signal.SIGKILL)
             output = self._next(running)
             if output is not None:
                 outputs.append(output)
@@ -248,7 +291,8 @@ class SimEngine(Engine):
             return self._finish(running, output)
         token = running.count
         if self._options.mode == "chain":
-            token, running.state = chain_next(running.state)
+            token = chain_next(running.state, chain_tag(job.id))
+            running.state = chain_after(running.state, token)
         running.count += 1
         logprobs = None
         if job.sampling.logprobs is not None:
@@ -291,6 +335,10 @@ class SimEngine(Engine):
             running.told = True
             output.prompt_ids = running.prompt
         return output
+
+
+def _as_bytes(prompt: Sequence[int]) -> bytes:
+    return bytes(token for token in prompt if token < 256)
 
 
 def _prompt_ids(job: Job) -> tuple[int, ...]:

@@ -199,8 +199,10 @@ def _check_memory(device: torch.device, weights: int, cache: int, slots: int, co
     """Refuse what cannot fit; on CPU allocation is lazy and would kill the process later."""
     if device.type == "cuda":
         room = torch.cuda.mem_get_info(device)[0]
-    else:
+    elif hasattr(os, "sysconf"):
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        return
     if weights + cache > room:
         raise ModelLoadError(
             f"{_out_of_memory(weights, cache, slots, context)}; {device} has {room / _GIB:.1f} GiB"

@@ -223,11 +223,12 @@ class Sampler:
         wanted = self._index([max(tokens[row], 0) for row in rows]).unsqueeze(1)
         chosen = logprobs.gather(1, wanted).squeeze(1).tolist()
         values, ids = logprobs.topk(plan.top, dim=-1)
+        found = {}
         lists = zip(rows, chosen, ids.tolist(), values.tolist(), strict=True)
-        return {
-            row: Candidates(own, top[: lanes[row].params.logprobs], best)
-            for row, own, top, best in lists
-        }
+        for row, own, top, best in lists:
+            count = lanes[row].params.logprobs
+            found[row] = Candidates(own, top[:count], best[:count])
+        return found
 
     def _column(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device).unsqueeze(1)

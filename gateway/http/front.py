@@ -1,0 +1,121 @@
+"""What all HTTP endpoints share: the way in, the models, and the answers that are open."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import Protocol
+
+from starlette.requests import HTTPConnection
+
+from gateway.catalog import Catalog
+from gateway.door import Door
+from gateway.link import Link
+from gateway.outlet import Flusher
+from gateway.validate import REQUEST_ID
+from millstream.v1 import inference_pb2 as pb
+from shared import wire
+from shared.errors import MillstreamError
+
+
+class Open(Protocol):
+    """An answer under way."""
+
+    def fail(self, error: MillstreamError) -> None:
+        """End it with an error."""
+
+    def ping(self) -> None:
+        """Keep its connection open where nothing was written since the last ping."""
+
+
+class Front:
+    """The HTTP side of a gateway.
+
+    Args:
+        door: The way in.
+        link: The way to NATS.
+        catalog: The models.
+        ping_seconds: How long a stream may be silent.
+
+    Attributes:
+        flusher: Shared by all streams.
+        draining: New requests are sent elsewhere.
+        since: When it started, in seconds of the epoch.
+    """
+
+    def __init__(self, door: Door, link: Link, catalog: Catalog, *, ping_seconds: float) -> None:
+        self.door = door
+        self.link = link
+        self.catalog = catalog
+        self.flusher = Flusher()
+        self.draining = False
+        self.since = int(time.time())
+        self._ping_seconds = ping_seconds
+        self._open: set[Open] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be taken."""
+        return self.link.ready and not self.draining
+
+    @property
+    def open(self) -> int:
+        """Answers under way."""
+        return len(self._open)
+
+    def accept(self, connection: HTTPConnection, message: pb.GenerateRequest) -> wire.Request:
+        """Validate a request that came over HTTP.
+
+        Raises:
+            MillstreamError: What is wrong with it.
+        """
+        return self.door.accept(
+            message,
+            request_id=connection.state.request_id,
+            traceparent=connection.headers.get("traceparent", ""),
+        )
+
+    def enter(self, answer: Open) -> None:
+        """An answer begins."""
+        self._open.add(answer)
+        self._empty.clear()
+
+    def leave(self, answer: Open) -> None:
+        """An answer has ended."""
+        self._open.discard(answer)
+        if not self._open:
+            self._empty.set()
+
+    def fail(self, error: MillstreamError) -> None:
+        """End all answers with an error."""
+        for answer in list(self._open):
+            answer.fail(error)
+
+    async def wait_empty(self, seconds: float) -> bool:
+        """Wait for the end of all answers; whether they ended in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def keep_open(self) -> None:
+        """Ping silent streams until cancelled."""
+        while True:
+            await asyncio.sleep(self._ping_seconds)
+            for answer in self._open:
+                answer.ping()
+
+
+def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:
+    """The client's `x-request-id` where it can be a request's name, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            given = value.decode("latin-1")
+            if REQUEST_ID.fullmatch(given):
+                return given
+    return secrets.token_hex(12)

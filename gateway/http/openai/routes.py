@@ -1,0 +1,123 @@
+"""The OpenAI endpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.catalog import Entry
+from gateway.http.errors import openai_response, renamed
+from gateway.http.front import Front
+from gateway.http.openai import convert
+from gateway.http.openai.answers import Head, OpenAiStream, Shape, whole_answer
+from gateway.http.openai.requests import ChatRequest, CompletionRequest, Generation
+from gateway.http.openai.shapes import ChatShape, CompletionShape
+from gateway.http.reply import EventReply, WholeReply
+from millstream.v1 import inference_pb2 as pb
+from shared import wire
+from shared.errors import MillstreamError, UnknownModel
+
+CHAT = ChatShape()
+COMPLETION = CompletionShape()
+
+
+def router(front: Front) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["OpenAI"])
+
+    @routes.post("/v1/chat/completions", response_class=Response)
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        """Answer a conversation, as a whole or as server-sent events."""
+        return _answer(front, request, body, [convert.chat_request(body)], CHAT, "chatcmpl-")
+
+    @routes.post("/v1/completions", response_class=Response)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """Continue one or several prompts, as a whole or as server-sent events."""
+        messages = convert.completion_requests(body)
+        return _answer(front, request, body, messages, COMPLETION, "cmpl-")
+
+    @routes.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """List the models that can be called."""
+        ready = [entry for entry in front.catalog.entries() if entry.state == "ready"]
+        return {"object": "list", "data": [_model(front, entry) for entry in ready]}
+
+    @routes.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """Describe one model."""
+        entry = front.catalog.refresh().get(name)
+        if entry is None:
+            raise UnknownModel(f"model {name[:200]!r} is not served here", field="model")
+        return _model(front, entry)
+
+    return routes
+
+
+def _answer(
+    front: Front,
+    connection: Request,
+    body: Generation,
+    messages: Sequence[pb.GenerateRequest],
+    shape: Shape,
+    prefix: str,
+) -> Response:
+    names = convert.names(body)
+    requests = _accept(front, connection, messages, names)
+    first = requests[0]
+    options = body.stream_options
+    head = Head(
+        id=prefix + connection.state.request_id,
+        created=int(time.time()),
+        model=first.model,
+        usage=bool(options and (options.include_usage or options.continuous_usage_stats)),
+        running_usage=bool(options and options.continuous_usage_stats),
+        logprobs=first.sampling.logprobs is not None,
+        token_ids=bool(body.return_token_ids),
+    )
+    if not body.stream:
+        whole = partial(whole_answer, shape, head)
+        return WholeReply(
+            front, requests, openai_response, names, tokens=head.logprobs, body=whole
+        )
+    make = partial(
+        OpenAiStream,
+        shape=shape,
+        head=head,
+        choices=sum(request.sampling.n for request in requests),
+        sessions=len(requests),
+    )
+    return EventReply(front, requests, openai_response, names, make=make)
+
+
+def _accept(
+    front: Front,
+    connection: Request,
+    messages: Sequence[pb.GenerateRequest],
+    names: dict[str, str],
+) -> list[wire.Request]:
+    if len(messages) > 1:  # They run side by side, each under a name of its own.
+        stem = connection.state.request_id[:56]
+        for place, message in enumerate(messages):
+            message.request_id = f"{stem}-{place}"
+    try:
+        return [front.accept(connection, message) for message in messages]
+    except MillstreamError as error:
+        raise renamed(error, names) from error
+
+
+def _model(front: Front, entry: Entry) -> dict[str, Any]:
+    card = entry.card
+    return {
+        "id": entry.name,
+        "object": "model",
+        "created": front.since,
+        "owned_by": "millstream",
+        "root": entry.name,
+        "parent": None,
+        "max_model_len": card.context_length if card is not None else None,
+    }

@@ -1,0 +1,133 @@
+"""Server-sent events over ASGI: an outlet whose messages are written as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from json.encoder import encode_basestring_ascii as quote
+from typing import Any
+
+from starlette.types import Send
+
+from gateway.outlet import Buffered, Flusher, Writer
+from gateway.ports import Summary
+from gateway.session import Session
+from shared.errors import MillstreamError
+
+__all__ = ["PING", "SseOutlet", "SseWriter", "quote"]
+
+PING = b": ping\n\n"
+
+_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class SseWriter:
+    """The body of one response; its headers go out with the first event.
+
+    Args:
+        send: ASGI's.
+        headers: More headers.
+
+    Attributes:
+        started: Whether the headers are out, and with them the status 200.
+    """
+
+    __slots__ = ("_headers", "_send", "started")
+
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+        self._send = send
+        self._headers = headers
+        self.started = False
+
+    def write(self, messages: Sequence[bytes]) -> bool:
+        """Take nothing: ASGI can only be awaited."""
+        return False
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        """Write all events as one chunk; waits while the client does not read."""
+        if not self.started:
+            self.started = True
+            more = [(name.encode(), value.encode()) for name, value in self._headers.items()]
+            headers = [*_HEADERS, *more]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        body = messages[0] if len(messages) == 1 else b"".join(messages)
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self) -> None:
+        """End the body."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class SseOutlet(Buffered):
+    """An answer as events; subclasses say what an event looks like.
+
+    Several sessions may deliver into one answer: the choices of each begin at a base of its own.
+
+    Args:
+        writer: The response.
+        flusher: Shared by all clients.
+        overflowed: Called when the buffer is full.
+        sessions: How many sessions it answers.
+    """
+
+    __slots__ = ("_pinged", "_remaining", "sessions")
+
+    def __init__(
+        self,
+        writer: Writer,
+        flusher: Flusher,
+        overflowed: Callable[[MillstreamError], None],
+        sessions: int = 1,
+    ) -> None:
+        super().__init__(writer, flusher, overflowed)
+        self._remaining = sessions
+        self._pinged = 0
+        self.sessions: Sequence[Session] = ()
+
+    def ping(self) -> None:
+        """Write a comment where nothing came since the last call."""
+        if self.idle and self.tokens == self._pinged:
+            self._put(PING)
+        self._pinged = self.tokens
+
+    def error_event(self, error: MillstreamError) -> bytes:
+        """What a stream that has begun says of its failure."""
+        raise NotImplementedError
+
+    def started(self, worker: str) -> None:
+        """A worker took the request."""
+
+    def delta(
+        self,
+        index: int,
+        ids: Sequence[int],
+        text: str,
+        choice: int,
+        attempt: int,
+        logprobs: Any,
+        ends: Sequence[int] | None = None,
+    ) -> None:
+        """The next tokens."""
+        raise NotImplementedError
+
+    def finished(self, summary: Summary) -> None:
+        """The only session has ended."""
+        self.finish(0, summary)
+
+    def finish(self, base: int, summary: Summary) -> None:
+        """The session whose choices begin at `base` has ended."""
+        self._remaining -= 1
+        self._close(base, summary)
+        if not self._remaining:
+            self._last()
+            self._end()
+
+    def _close(self, base: int, summary: Summary) -> None:
+        """Say how a session's choices ended."""
+        raise NotImplementedError
+
+    def _last(self) -> None:
+        """Say what comes after all of them."""

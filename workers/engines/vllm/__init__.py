@@ -1,0 +1,14 @@
+"""The vLLM engine: any model that vLLM runs, with its batching, prefix cache, LoRA and grammars.
+
+- `engine`: `VllmEngine`, which hands jobs to an `AsyncLLM` and its deltas to the sink.
+- `loading`: from settings to an `AsyncLLM`, with errors that say what to change.
+- `arguments`: engine arguments as strings, under the names vLLM gives them.
+- `prompts`: from a job to token ids and sampling parameters.
+- `answers`: from vLLM's deltas to outputs, text and stop strings included.
+- `replay`: a logits processor that makes a continuation exact; runs in vLLM's process.
+- `stats`: what vLLM says of itself after each step.
+"""
+
+from workers.engines.vllm.engine import VllmEngine
+
+__all__ = ["VllmEngine"]

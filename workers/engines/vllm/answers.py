@@ -1,0 +1,132 @@
+"""From vLLM's deltas to outputs: text, stop strings and log probabilities as every engine's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.errors import EngineError
+from shared.wire import TokenLogprobs
+from workers.engines.base import Output
+from workers.engines.text import Pieces, TextStream
+
+FINISHES = {"stop": "stop", "length": "length", "repetition": "stop"}
+"""vLLM's reasons for an end that is none of ours."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One choice of a job.
+
+    Attributes:
+        job: The job's id.
+        choice: Which of its choices.
+        stream: Detokenizer and stop strings.
+        pieces: The vocabulary.
+        eos: Tokens that end the answer.
+        limit: Tokens of the answer, at most.
+        logprobs: How many candidates to name, or None.
+        count: Tokens of the answer so far, the delivered ones included.
+        replaying: Delivered tokens that vLLM says again, next first.
+        queue: Where vLLM puts the deltas; None before it was asked.
+    """
+
+    job: int
+    choice: int
+    stream: TextStream
+    pieces: Pieces
+    eos: frozenset[int]
+    limit: int
+    logprobs: int | None
+    count: int = 0
+    replaying: list[int] = field(default_factory=list)
+    queue: Any = None
+
+    def replay(self, delivered: Sequence[int]) -> Output | None:
+        """Go through what another worker delivered; the output if that was all of it."""
+        for token in delivered:
+            finish = self._add(token, None, delivered=True)
+            if finish:
+                return self._output(finish)
+        return self._output("length") if self.count >= self.limit else None
+
+    def take(self, output: Any) -> Output | None:
+        """Take a vLLM `RequestOutput`; what can be said now, if anything.
+
+        Raises:
+            EngineError: vLLM gave this request up, or did not say again what it was told to.
+        """
+        completion = output.outputs[0]
+        tokens = list(completion.token_ids)
+        logprobs = self._logprobs(completion.logprobs, len(tokens))
+        if self.replaying:
+            tokens, logprobs = self._replayed(tokens, logprobs)
+        finish = None
+        for place, token in enumerate(tokens):
+            finish = self._add(token, logprobs[place] if logprobs else None)
+            if finish:
+                break
+        reason = completion.finish_reason
+        if finish is None and reason is not None:
+            finish = FINISHES.get(reason)
+            if finish is None:
+                raise EngineError(f"vLLM ended the request: {reason}")
+        return self._output(finish)
+
+    @property
+    def done_in_vllm(self) -> bool:
+        """Whether vLLM ends the request by itself where we do: not at a stop string."""
+        return not self.stream.stopped
+
+    def _add(
+        self, token: int, logprobs: TokenLogprobs | None, *, delivered: bool = False
+    ) -> str | None:
+        self.count += 1
+        if self.stream.push(token, logprobs, delivered=delivered) or token in self.eos:
+            return "stop"
+        return "length" if self.count >= self.limit else None
+
+    def _replayed(
+        self, tokens: list[int], logprobs: list[TokenLogprobs]
+    ) -> tuple[list[int], list[TokenLogprobs]]:
+        """Drop what the client has already."""
+        count = min(len(tokens), len(self.replaying))
+        if tokens[:count] != self.replaying[:count]:
+            raise EngineError("vLLM did not say the delivered tokens again")
+        del self.replaying[:count]
+        return tokens[count:], logprobs[count:]
+
+    def _output(self, finish: str | None) -> Output | None:
+        if finish and not self.stream.stopped:
+            self.stream.flush()
+        taken = self.stream.take()
+        if taken is None and finish is None:
+            return None
+        output = Output(self.job, [], "", [], choice=self.choice, finish=finish)
+        if taken is not None:
+            output.token_ids, output.text, output.ends = taken.token_ids, taken.text, taken.ends
+        if self.logprobs is not None:
+            output.logprobs = taken.logprobs if taken else []
+        if finish:
+            output.completion_tokens = self.count
+        return output
+
+    def _logprobs(self, flat: Any, tokens: int) -> list[TokenLogprobs]:
+        """Read vLLM's `FlatLogprobs`: per position the chosen token, then the likeliest."""
+        if self.logprobs is None or flat is None:
+            return []
+        found = []
+        for start, end in zip(flat.start_indices, flat.end_indices, strict=True):
+            top = {
+                flat.token_ids[place]: flat.logprobs[place]
+                for place in range(start + 1, end)
+            }
+            best = sorted(top.items(), key=lambda item: -item[1])[: self.logprobs]
+            found.append(
+                TokenLogprobs(
+                    flat.logprobs[start],
+                    tuple((token, self.pieces.label(token), value) for token, value in best),
+                )
+            )
+        return found[-tokens:] if tokens else []

@@ -1,0 +1,67 @@
+"""What vLLM says of itself after each step, and the clock by which its deltas are collected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+
+class Steps(StatLoggerBase):  # type: ignore[misc]  # vllm is untyped to mypy
+    """Gets the scheduler's numbers after every step, on the event loop.
+
+    Args:
+        on_step: Called after each step, when every request's delta is in its queue; what it raises
+            would end vLLM's output task, so it does no work itself.
+
+    Attributes:
+        count: Steps so far.
+        running: Requests in vLLM's batch.
+        waiting: Requests in its queue.
+        kv_used: Fraction of the KV cache that is taken.
+        seconds: From the step before to the latest one, without the time it was idle.
+    """
+
+    def __init__(self, on_step: Callable[[], None]) -> None:
+        self._on_step = on_step
+        self._last: float | None = None
+        self.count = 0
+        self.running = 0
+        self.waiting = 0
+        self.kv_used = 0.0
+        self.seconds = 0.0
+
+    def __call__(self, _config: Any, _engine: int = 0) -> Steps:
+        """Be the factory that AsyncLLM asks for; there is one of us."""
+        return self
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        """Take the numbers of a step."""
+        now = time.perf_counter()
+        self.count += 1
+        if scheduler_stats is not None:
+            self.running = scheduler_stats.num_running_reqs
+            self.waiting = (
+                scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
+            )
+            self.kv_used = scheduler_stats.kv_cache_usage
+        if self._last is not None:
+            self.seconds = now - self._last
+        self._last = now if self.running else None
+        self._on_step()
+
+    def began(self) -> None:
+        """Work comes to an idle engine: its first step counts from here."""
+        if self._last is None:
+            self._last = time.perf_counter()
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""

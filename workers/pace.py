@@ -1,0 +1,32 @@
+"""Whether an engine still steps, as its own worker sees it: pure, time passed in.
+
+A gateway that holds an engine for hung moves its requests away; this keeps the worker from pulling
+more of them meanwhile. It asks no more than a step, so an engine that merely warms up loses
+nothing.
+"""
+
+from __future__ import annotations
+
+STUCK_AFTER = 1.0
+
+
+class Pace:
+    """Watches a step counter.
+
+    Attributes:
+        stuck: Whether it stands still, with work in flight when it stopped.
+    """
+
+    def __init__(self) -> None:
+        self.stuck = False
+        self._steps = -1
+        self._since = 0.0
+
+    def observe(self, steps: int, in_flight: int, now: float) -> None:
+        """Take a look at the engine; called every tick."""
+        if steps != self._steps:
+            self._steps, self._since, self.stuck = steps, now, False
+        elif not in_flight and not self.stuck:
+            self._since = now
+        elif now - self._since > STUCK_AFTER:
+            self.stuck = True
