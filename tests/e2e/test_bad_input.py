@@ -13,12 +13,6 @@ from millstream.v1 import inference_pb2 as pb
 from tests.bad_input import ENGINE_ROWS, ROWS, Bad, request, sampled
 from tests.e2e.running import RunningStack
 
-METHODS = {
-    "Generate": (pb.GenerateRequest, pb.GenerateResponse),
-    "Cancel": (pb.CancelRequest, pb.CancelResponse),
-    "GetModel": (pb.GetModelRequest, pb.GetModelResponse),
-}
-
 
 class Caller:
     """The service by its method names, without generated stubs."""
@@ -33,13 +27,20 @@ class Caller:
             response_deserializer=pb.GenerateResponse.FromString,
         )(message, timeout=20)
 
-    def call(self, method: str, message: object) -> object:
-        asked, answered = METHODS[method]
-        return self.channel.unary_unary(
-            f"/millstream.v1.Inference/{method}",
-            request_serializer=asked.SerializeToString,
-            response_deserializer=answered.FromString,
-        )(message, timeout=20)
+    def cancel(self, request_id: str) -> None:
+        self.channel.unary_unary(
+            "/millstream.v1.Inference/Cancel",
+            request_serializer=pb.CancelRequest.SerializeToString,
+            response_deserializer=pb.CancelResponse.FromString,
+        )(pb.CancelRequest(request_id=request_id), timeout=20)
+
+    def model(self, name: str) -> pb.GetModelResponse:
+        answer: pb.GetModelResponse = self.channel.unary_unary(
+            "/millstream.v1.Inference/GetModel",
+            request_serializer=pb.GetModelRequest.SerializeToString,
+            response_deserializer=pb.GetModelResponse.FromString,
+        )(pb.GetModelRequest(name=name), timeout=20)
+        return answer
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_an_unknown_model_is_not_found(caller: Caller) -> None:
     assert "nope" in error.details()
     assert "sim" in error.details()
     with pytest.raises(grpc.RpcError) as caught:
-        caller.call("GetModel", pb.GetModelRequest(name="nope"))
+        caller.model("nope")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -91,7 +92,7 @@ def test_a_running_request_id_already_exists_until_it_ends(caller: Caller) -> No
     assert error.code() is grpc.StatusCode.ALREADY_EXISTS
     assert "twice" in error.details()
 
-    caller.call("Cancel", pb.CancelRequest(request_id="twice"))
+    caller.cancel("twice")
     with pytest.raises(grpc.RpcError) as caught:
         list(first)
     assert caught.value.code() is grpc.StatusCode.CANCELLED
@@ -102,10 +103,10 @@ def test_a_running_request_id_already_exists_until_it_ends(caller: Caller) -> No
 
 def test_cancel_of_nothing_is_not_found_and_of_nonsense_invalid(caller: Caller) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        caller.call("Cancel", pb.CancelRequest(request_id="nobody"))
+        caller.cancel("nobody")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     with pytest.raises(grpc.RpcError) as caught:
-        caller.call("Cancel", pb.CancelRequest(request_id=""))
+        caller.cancel("")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

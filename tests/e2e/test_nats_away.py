@@ -30,7 +30,8 @@ def process(module: str, nats: str, directory: Path, *flags: str) -> Iterator[st
         cwd=ROOT,
     )
     try:
-        yield eventually(lambda: ready.exists() and ready.read_text(), f"{module} is ready", 20)
+        eventually(ready.exists, f"{module} is ready", 20)
+        yield ready.read_text()
     finally:
         child.terminate()
         assert child.wait(20) == 0
@@ -74,9 +75,10 @@ def test_while_nats_is_away_requests_are_unavailable_at_once(
             return error
         return None
 
-    error = eventually(refused, "refused while NATS is away")
+    eventually(refused, "refused while NATS is away")
     started = time.monotonic()
-    error = refused() or error
+    error = refused()
+    assert error is not None
     assert time.monotonic() - started < 1.0
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert details(error)["RetryInfo"].retry_delay.ToTimedelta().total_seconds() > 0  # type: ignore[attr-defined]
