@@ -93,7 +93,7 @@ class System:
         raise NotImplementedError
 
     def _request(self, tokens: int) -> bytes:
-        request = pb.GenerateRequest(prompt="p")
+        request = pb.GenerateRequest(model="sim", prompt="p")
         request.sampling.max_tokens = tokens
         return request.SerializeToString()
 

@@ -1,6 +1,6 @@
 """The torch engine against transformers' static batches, on one model in one run.
 
-    python benchmarks/torch_engine.py
+    python -m benchmarks.torch_engine
 
 Tokens per second without queue or network: 32 answers of equal length, answers of 16 to 256 tokens
 (a static batch runs until its longest is done; the engine refills slots), and one answer alone.
@@ -15,7 +15,6 @@ import asyncio
 import multiprocessing
 import random
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,19 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import torch
 import transformers
 
 from shared.errors import MillstreamError
 from shared.wire import Sampling
+from workers import bundled
 from workers.engines.base import Job, Output
 from workers.engines.torch import TorchEngine
 
 BATCH = 32
 PROMPT = 16
-MODEL = Path(__file__).resolve().parent.parent / "workers" / "bundled" / "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +44,10 @@ class Load:
     target: float
 
 
+_lengths = random.Random(1)
 LOADS = [
     Load("32 of equal length", [128] * 32, 0.8),
-    Load("64 of mixed length", [random.Random(1).randint(16, 256) for _ in range(64)], 1.2),
+    Load("64 of mixed length", [_lengths.randint(16, 256) for _ in range(64)], 1.2),
     Load("one alone", [128], 1.0),
 ]
 
@@ -147,7 +145,7 @@ def _generate(prompts: list[list[int]], lengths: Sequence[int], threads: int) ->
 async def main() -> None:
     """Run all loads and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--model", type=Path, default=MODEL, help="checkpoint directory")
+    parser.add_argument("--model", type=Path, default=bundled.PATH, help="checkpoint directory")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
     parser.add_argument("--threads", type=int, help="of the engine; its own choice if not given")
     options = parser.parse_args()

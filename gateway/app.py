@@ -1,10 +1,11 @@
-"""One gateway process: the gRPC server, the link to NATS, and the order in which they stop."""
+"""One gateway process: its servers, the link to NATS, and the order in which they stop."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import signal
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +20,9 @@ from gateway.settings import GatewaySettings
 from millstream.v1 import inference_pb2 as pb
 from shared.bus import Bus, BusOptions
 from shared.ready import loop_factory, say_ready
+
+if TYPE_CHECKING:
+    from gateway.http.server import HttpServer
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +63,7 @@ class App:
                 max_streams=settings.max_streams, max_message_bytes=settings.max_message_bytes
             ),
         )
+        self.http: HttpServer | None = None
         self._stopping = asyncio.Event()
         self.link.on_ready = lambda _ready: self._update_health()
         self.link.router.on_models = self._update_health
@@ -67,37 +72,70 @@ class App:
         """Serve until told to stop, then drain; returns the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self.stop)
         self._update_health()
-        settings = self._settings
         try:
-            port = await self.server.start(settings.grpc_host, settings.grpc_port)
+            addresses = await self._listen()
         except OSError as error:
             log.error("cannot_listen", reason=str(error))
+            await self._close_servers()
             return EXIT_PORT
-        log.info("listening", host=settings.grpc_host, port=port, gateway=self.gateway)
         linking = loop.create_task(self.link.serve())
         stop = loop.create_task(self._stopping.wait())
         try:
-            if settings.ready_file is not None:
-                say_ready(settings.ready_file, f"{settings.grpc_host}:{port}")
+            if self._settings.ready_file is not None:
+                say_ready(self._settings.ready_file, "\n".join(addresses))
             await asyncio.wait((linking, stop), return_when=asyncio.FIRST_COMPLETED)
             if linking.done():
                 linking.result()  # It ends by an error only: let that be seen.
             await self._drain()
         finally:
             stop.cancel()
-            await self.server.close()
+            await self._close_servers()
             linking.cancel()
             await asyncio.gather(linking, stop, return_exceptions=True)
             await self.link.close()
         return EXIT_OK
 
+    def stop(self) -> None:
+        """Make `serve` drain and return."""
+        self._stopping.set()
+
+    async def _listen(self) -> list[str]:
+        """Start the servers; returns where they listen, gRPC first."""
+        settings = self._settings
+        port = await self.server.start(settings.grpc_host, settings.grpc_port)
+        addresses = [f"{settings.grpc_host}:{port}"]
+        if settings.http_port is not None:
+            # Where it is off, nothing of FastAPI is imported.
+            from gateway.http.front import Front
+            from gateway.http.server import HttpServer
+
+            front = Front(
+                self.door, self.link, self.catalog, ping_seconds=settings.http_ping_seconds
+            )
+            self.http = HttpServer(front, settings)
+            http_port = await self.http.start(settings.http_host, settings.http_port)
+            addresses.append(f"{settings.http_host}:{http_port}")
+        log.info("listening", addresses=addresses, gateway=self.gateway)
+        return addresses
+
     async def _drain(self) -> None:
         self._draining = True
         self._update_health()
-        log.info("draining", open=self.server.calls_open, grace=self._settings.drain_grace)
-        await self.server.drain(self._settings.drain_grace)
+        grace = self._settings.drain_grace
+        streams = self.http.open if self.http is not None else 0
+        log.info("draining", open=self.server.calls_open + streams, grace=grace)
+        drains = [self.server.drain(grace)]
+        if self.http is not None:
+            drains.append(self.http.drain(grace))
+        await asyncio.gather(*drains)
+
+    async def _close_servers(self) -> None:
+        closes = [self.server.close()]
+        if self.http is not None:
+            closes.append(self.http.close())
+        await asyncio.gather(*closes)
 
     def _update_health(self) -> None:
         """What serves: overall and the service while NATS is there, a model while a worker is."""

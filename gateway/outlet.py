@@ -172,7 +172,14 @@ class GenerateOutlet(Buffered):
         self._put(pb.GenerateResponse(started=started).SerializeToString())
 
     def delta(
-        self, index: int, ids: Sequence[int], text: str, choice: int, attempt: int, logprobs: Any
+        self,
+        index: int,
+        ids: Sequence[int],
+        text: str,
+        choice: int,
+        attempt: int,
+        logprobs: Any,
+        ends: Sequence[int] | None = None,
     ) -> None:
         """The next tokens."""
         self.tokens += len(ids)

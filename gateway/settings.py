@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from shared.settings import NAME_PATTERN, Port, ProcessSettings
 
 
 class GatewaySettings(ProcessSettings):
-    """What a gateway can be told; its ready file gets `host:port` of the gRPC listener."""
+    """What a gateway can be told; its ready file gets `host:port` of the gRPC listener.
+
+    Where HTTP is served too, a second line says where.
+    """
 
     model_config = SettingsConfigDict(env_prefix="MILLSTREAM_GATEWAY_")
 
@@ -26,3 +31,31 @@ class GatewaySettings(ProcessSettings):
     max_queue_seconds: float = Field(
         60.0, gt=0, allow_inf_nan=False, description="how long one without a deadline may wait"
     )
+    http_host: str = Field("0.0.0.0", min_length=1, description="address to listen on for HTTP")
+    http_port: Port | None = Field(
+        None, description="serve HTTP (OpenAI, TGI, SSE, WebSocket) here; 0 is any free port"
+    )
+    http_cors: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins whose pages may call, separated by commas; * is any"
+    )
+    http_max_body_bytes: int = Field(
+        4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest HTTP body taken"
+    )
+    http_ping_seconds: float = Field(
+        15.0, gt=0, allow_inf_nan=False, description="a silent stream gets a comment this often"
+    )
+
+    @field_validator("http_cors", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(origin.strip() for origin in value.split(",") if origin.strip())
+        return value
+
+    @field_validator("http_cors")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not origin.startswith(("http://", "https://")):
+                raise ValueError("* or origins like https://example.org, separated by commas")
+        return origins

@@ -52,9 +52,16 @@ class _Shifted:
         self.failed = outlet.failed
 
     def delta(
-        self, index: int, ids: Sequence[int], text: str, choice: int, attempt: int, logprobs: Any
+        self,
+        index: int,
+        ids: Sequence[int],
+        text: str,
+        choice: int,
+        attempt: int,
+        logprobs: Any,
+        *ends: Any,
     ) -> None:
-        self._outlet.delta(index, ids, text, choice + self._base, attempt, logprobs)
+        self._outlet.delta(index, ids, text, choice + self._base, attempt, logprobs, *ends)
 
     def finished(self, summary: Summary) -> None:
         self._outlet.finish(self._base, summary)
@@ -84,11 +91,6 @@ class Reply(Response):
         self._refuse = refuse
         self._names = names
         self._sessions: list[Session] = []
-
-    @property
-    def request_headers(self) -> dict[str, str]:
-        """Headers that name the request."""
-        return {"x-request-id": self._requests[0].request_id}
 
     def fail(self, error: MillstreamError) -> None:
         """End it with an error."""
@@ -160,7 +162,6 @@ class WholeReply(Reply):
             if self._collected.gone:
                 return
             response = JSONResponse(self._body(self._collected))
-        response.headers.update(self.request_headers)
         await response(scope, receive, send)
 
 
@@ -195,16 +196,14 @@ class EventReply(Reply):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        writer = SseWriter(send, self.request_headers)
+        writer = SseWriter(send)
         self._outlet = outlet = self._make(writer, self._front.flusher, self.fail)
         outlet.sessions = self._sessions
         try:
             await self._run(outlet, receive)
         except MillstreamError as error:
             if not writer.started:
-                response = self._refuse(error)
-                response.headers.update(self.request_headers)
-                await response(scope, receive, send)
+                await self._refuse(error)(scope, receive, send)
                 return
             await writer.send([outlet.error_event(error)])
         if writer.started:

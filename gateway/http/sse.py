@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
@@ -29,17 +29,15 @@ class SseWriter:
 
     Args:
         send: ASGI's.
-        headers: More headers.
 
     Attributes:
         started: Whether the headers are out, and with them the status 200.
     """
 
-    __slots__ = ("_headers", "_send", "started")
+    __slots__ = ("_send", "started")
 
-    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._headers = headers
         self.started = False
 
     def write(self, messages: Sequence[bytes]) -> bool:
@@ -50,9 +48,8 @@ class SseWriter:
         """Write all events as one chunk; waits while the client does not read."""
         if not self.started:
             self.started = True
-            more = [(name.encode(), value.encode()) for name, value in self._headers.items()]
-            headers = [*_HEADERS, *more]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            start = {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
+            await self._send(start)
         body = messages[0] if len(messages) == 1 else b"".join(messages)
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 

@@ -31,6 +31,8 @@ def make_checkpoint(
     import torch
     import transformers
 
+    hide_progress: Any = transformers.utils.logging.disable_progress_bar
+    hide_progress()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(template)
     tokenizer.save_pretrained(folder)

@@ -12,7 +12,9 @@ pytest.importorskip("torch", reason="the torch extra is not installed")
 import torch
 import transformers
 
-from workers.engines.torch.sampler import Params, Sampler, mix
+from workers.engines.torch.noise import mix
+from workers.engines.torch.params import Params
+from workers.engines.torch.sampler import Sampler
 
 VOCABULARY = 50
 PLAIN = Params(1.0, 1.0, 0, 0.0, 1, 0.0, 0.0, 1.0, None)
@@ -72,6 +74,7 @@ def test_neighbouring_seeds_and_positions_are_independent(sampler: Sampler) -> N
         (replace(PLAIN, top_p=0.8), [transformers.TopPLogitsWarper(0.8)]),
         (replace(PLAIN, top_p=0.01), [transformers.TopPLogitsWarper(0.01)]),
         (replace(PLAIN, min_p=0.1), [transformers.MinPLogitsWarper(0.1)]),
+        (replace(PLAIN, top_p=0.999), [transformers.TopPLogitsWarper(0.999)]),
         (replace(PLAIN, top_k=VOCABULARY + 9), []),
         (
             replace(PLAIN, top_k=12, top_p=0.7, temperature=1.5),
@@ -95,6 +98,22 @@ def test_filters_keep_what_those_of_transformers_keep(
     probability = kept.softmax(-1)[0]
     likely = {token for token in wanted if probability[token] > 0.005}
     assert likely <= set(draw(sampler, logits, params, 4000))
+
+
+def test_a_flat_distribution_needs_more_than_the_first_candidates() -> None:
+    size = 1000
+    sampler = Sampler(size, torch.device("cpu"))
+    logits = torch.linspace(0.0, 0.5, size).unsqueeze(0)
+    kept = transformers.TopPLogitsWarper(0.9)(torch.tensor([[0]]), logits.clone())[0].isfinite()
+    assert kept.sum() > 800
+    others = [replace(PLAIN, min_p=0.5), replace(PLAIN, top_k=3)]
+    rows = [Row(replace(PLAIN, top_p=0.9), answer=[0] * place) for place in range(4000)]
+    rows += [Row(each) for each in others]
+    sampler.bind(rows)
+    tokens = sampler.pick(logits.expand(len(rows), -1), rows).tokens
+    assert all(kept[tokens[:4000]])
+    assert len(set(tokens[:4000])) > 780
+    assert tokens[-1] >= size - 3
 
 
 def test_a_row_does_not_depend_on_its_neighbours(sampler: Sampler) -> None:

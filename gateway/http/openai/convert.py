@@ -1,4 +1,4 @@
-"""From an OpenAI body to the gateway's own requests: what is honoured, and what is refused. Pure."""
+"""From an OpenAI body to the gateway's own requests: what is honoured and what refused. Pure."""
 
 from __future__ import annotations
 

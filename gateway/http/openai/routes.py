@@ -70,20 +70,19 @@ def _answer(
     requests = _accept(front, connection, messages, names)
     first = requests[0]
     options = body.stream_options
+    usage = bool(options and options.include_usage)
     head = Head(
         id=prefix + connection.state.request_id,
         created=int(time.time()),
         model=first.model,
-        usage=bool(options and (options.include_usage or options.continuous_usage_stats)),
-        running_usage=bool(options and options.continuous_usage_stats),
+        usage=usage,
+        running_usage=bool(usage and options and options.continuous_usage_stats),
         logprobs=first.sampling.logprobs is not None,
         token_ids=bool(body.return_token_ids),
     )
     if not body.stream:
         whole = partial(whole_answer, shape, head)
-        return WholeReply(
-            front, requests, openai_response, names, tokens=head.logprobs, body=whole
-        )
+        return WholeReply(front, requests, openai_response, names, tokens=head.logprobs, body=whole)
     make = partial(
         OpenAiStream,
         shape=shape,

@@ -9,7 +9,8 @@ from typing import Any
 from shared.wire import TokenLogprobs
 from workers.engines.base import Output
 from workers.engines.text import Pieces, TextStream
-from workers.engines.torch.sampler import Candidates, Params
+from workers.engines.torch.params import Params
+from workers.engines.torch.sampler import Candidates
 from workers.engines.torch.scheduler import Lane
 
 

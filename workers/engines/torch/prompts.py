@@ -15,7 +15,7 @@ from workers.engines.base import Job, Output
 from workers.engines.text import Pieces, TextStream
 from workers.engines.torch.config import Defaults
 from workers.engines.torch.generation import Generation
-from workers.engines.torch.sampler import Params
+from workers.engines.torch.params import Params
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,41 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-_MASK = (1 << 64) - 1
-GREEDY_BELOW = 1e-5
-"""A lower temperature is greedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
-    """How one choice samples; the fields are those of `shared.wire.Sampling`, all set."""
-
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    seed: int
-    presence_penalty: float
-    frequency_penalty: float
-    repetition_penalty: float
-    logprobs: int | None
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the likeliest token is taken."""
-        return self.temperature < GREEDY_BELOW
-
-    @property
-    def penalised(self) -> bool:
-        """Whether what was said before matters."""
-        return bool(
-            self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0
-        )
-
-    @property
-    def filtered(self) -> bool:
-        """Whether some tokens are ruled out."""
-        return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+from workers.engines.torch.noise import Noise, mix
+from workers.engines.torch.params import Params
 
 
 class Sampled(Protocol):
@@ -100,6 +67,8 @@ class _Plan:
     top_k: Tensor
     top_p: Tensor
     min_p: Tensor
+    unranked: Tensor  # whether neither top_k nor top_p is wanted
+    width: int  # candidates to rank at first; 0 is none
     named: list[int]
     top: int
 
@@ -115,7 +84,7 @@ class Sampler:
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self._vocab_size = vocab_size
         self._device = device
-        self._salt = _salt(vocab_size).to(device)
+        self._noise = Noise(vocab_size, device)
         self._plan: _Plan | None = None
 
     def bind(self, lanes: Sequence[Sampled]) -> None:
@@ -136,8 +105,10 @@ class Sampler:
             self._column([params[row].temperature for row in sampled]),
             self._index(filtered),
             self._index([each.top_k or self._vocab_size for each in picky]).unsqueeze(1),
-            self._column([each.top_p for each in picky]),
+            self._column([each.top_p if each.top_p < 1.0 else 2.0 for each in picky]),
             self._column([each.min_p for each in picky]),
+            self._column([each.top_p >= 1.0 and not each.top_k for each in picky]).bool(),
+            max((each.ranked for each in picky), default=0),
             named,
             max((params[row].logprobs or 0 for row in named), default=0),
         )
@@ -192,27 +163,10 @@ class Sampler:
     def _add_noise(self, scores: Tensor, plan: _Plan, lanes: Sequence[Sampled]) -> Tensor:
         scores /= plan.temperature
         if len(plan.filtered):
-            some = scores.index_select(0, plan.filtered)
-            some = _filter(some, plan.top_k, plan.top_p, plan.min_p)
+            some = _filter(scores.index_select(0, plan.filtered), plan)
             scores.index_copy_(0, plan.filtered, some)
         keys = [mix(lanes[row].params.seed, len(lanes[row].answer)) for row in plan.sampled]
-        return scores.sub_(self._log_exponentials(keys))
-
-    def _log_exponentials(self, keys: list[int]) -> Tensor:
-        """Logarithms of exponentially distributed noise, which is Gumbel noise with a minus.
-
-        23 bits of a hash of key and token make a number strictly between 0 and 1 that float32
-        holds exactly.
-        """
-        factors = self._index([(key & 0xFFFFFFFF) | 1 for key in keys]).to(torch.int32)
-        offsets = self._index([key >> 32 for key in keys]).to(torch.int32)
-        bits = self._salt * factors.unsqueeze(1) + offsets.unsqueeze(1)
-        bits ^= (bits >> 15) & 0x1FFFF
-        bits *= 0x2C1B3C6D
-        bits ^= (bits >> 12) & 0xFFFFF
-        bits *= 0x297A2D39
-        uniform = ((bits >> 9) & 0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
-        return uniform.log_().neg_().log_()
+        return scores.sub_(self._noise.log_exponentials(keys))
 
     def _name(
         self, logits: Tensor, tokens: list[int], plan: _Plan, lanes: Sequence[Sampled]
@@ -237,35 +191,38 @@ class Sampler:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
 
 
-def _filter(scores: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+def _filter(scores: Tensor, plan: _Plan) -> Tensor:
     """Rule out tokens: below min_p of the likeliest, outside the top_k, outside the top_p.
 
     What survives top_k is normalised before top_p. Tokens as likely as the last kept are kept.
     """
-    best = scores.max(dim=-1, keepdim=True).values
-    scores = scores.masked_fill(scores < best + min_p.log(), -torch.inf)
-    ranked = scores.sort(dim=-1, descending=True).values
-    ranks = torch.arange(scores.shape[-1], device=scores.device)
-    kept = ranked.masked_fill(ranks >= top_k, -torch.inf).softmax(dim=-1)
-    before = kept.cumsum(dim=-1) - kept
-    inside = (ranks < top_k) & (before < top_p)
+    best = scores.amax(dim=-1, keepdim=True)
+    scores = scores.masked_fill(scores < best + plan.min_p.log(), -torch.inf)
+    if not plan.width:
+        return scores
+    size = scores.shape[-1]
+    least, complete = _least_kept(scores, plan, min(plan.width, size))
+    if not complete:
+        least, _ = _least_kept(scores, plan, size)
+    return scores.masked_fill(scores < least, -torch.inf)
+
+
+def _least_kept(scores: Tensor, plan: _Plan, width: int) -> tuple[Tensor, bool]:
+    """The lowest score inside top_k and top_p of each row, looking at the best `width`.
+
+    Sorting all would cost more than the model's own step. The flag says whether `width` was
+    enough: whether no row may go on beyond it.
+    """
+    ranked = scores.topk(width, dim=-1).values
+    ranks = torch.arange(width, device=scores.device)
+    listed = ranked.masked_fill(ranks >= plan.top_k, -torch.inf)
+    bounded = plan.top_k <= width
+    total = torch.where(
+        bounded, listed.logsumexp(-1, keepdim=True), scores.logsumexp(-1, keepdim=True)
+    )
+    mass = (listed - total).exp()
+    inside = (ranks < plan.top_k) & (mass.cumsum(dim=-1) - mass < plan.top_p)
     last = inside.sum(dim=-1, keepdim=True).clamp_(min=1) - 1
-    return scores.masked_fill(scores < ranked.gather(1, last), -torch.inf)
-
-
-def mix(seed: int, counter: int) -> int:
-    """64 well-mixed bits of two numbers (splitmix64, twice)."""
-    return _splitmix(_splitmix(seed & _MASK) ^ counter)
-
-
-def _splitmix(value: int) -> int:
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
-
-
-def _salt(vocab_size: int) -> Tensor:
-    """A fixed random int32 per token."""
-    words = [_splitmix(token) >> 32 for token in range(vocab_size)]
-    return torch.tensor(words, dtype=torch.int64).to(torch.int32)
+    least = ranked.gather(1, last).masked_fill(plan.unranked, -torch.inf)
+    complete = width == scores.shape[-1] or bool((bounded | plan.unranked | ~inside[:, -1:]).all())
+    return least, complete

@@ -1,0 +1,1 @@
+"""Benchmarks that need a GPU machine; each says at its top how it is run."""

@@ -1,0 +1,1 @@
+"""How much a worker takes on: pure policies, time passed in."""
