@@ -95,7 +95,7 @@ class Driver:
             self._done.set_result(None)
 
     def _checked(self) -> list[Answer]:
-        answers = []
+        answers: list[Answer] = []
         for client in self._clients:
             for stream, status in client.statuses().items():
                 if status != "0":
@@ -106,7 +106,9 @@ class Driver:
         return answers
 
 
-def examine(answers: list[Answer], load: Load, wrapped: bool) -> tuple[int, int, list[float], list[float]]:
+def examine(
+    answers: list[Answer], load: Load, wrapped: bool
+) -> tuple[int, int, list[float], list[float]]:
     """Check every token and take the times.
 
     Returns:

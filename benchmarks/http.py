@@ -103,7 +103,7 @@ class _Stream(asyncio.Protocol):
     def chunks(self) -> list[bytes]:
         """The chunks of the body."""
         place = self.data.index(b"\r\n\r\n") + 4
-        found = []
+        found: list[bytes] = []
         while True:
             end = self.data.index(b"\r\n", place)
             size = int(self.data[place:end], 16)

@@ -159,7 +159,9 @@ class Http2Client(asyncio.Protocol):
         for stream, block in self.blocks:
             headers = {str(name): str(value) for name, value in _decoded(decoder, block)}
             if "grpc-status" in headers:
-                found[stream] = f"{headers['grpc-status']} {headers.get('grpc-message', '')}".strip()
+                found[stream] = (
+                    f"{headers['grpc-status']} {headers.get('grpc-message', '')}".strip()
+                )
         return found
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.accounting import ROOT, cpu_seconds
+from benchmarks.child import LoadClient, SystemFault
 from benchmarks.loads import Load
-from benchmarks.systems import LoadClient, System, SystemFault
+from benchmarks.systems import System
 
 START_LIMIT = 60.0
 

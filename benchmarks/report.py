@@ -14,7 +14,11 @@ from benchmarks import accounting
 from benchmarks.systems import BLAZERPC
 
 BEGIN, END = "<!-- bench:start -->", "<!-- bench:end -->"
-SYSTEMS = {"millstream": "Millstream", "blazerpc": f"BlazeRPC {BLAZERPC}", "grpclib": "bare grpclib"}
+SYSTEMS = {
+    "millstream": "Millstream",
+    "blazerpc": f"BlazeRPC {BLAZERPC}",
+    "grpclib": "bare grpclib",
+}
 DIRECT = "no queue, no worker: the server makes up the tokens itself"
 
 

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import LoadClient
 from benchmarks.loads import Load
 from benchmarks.measure import Sample, engine_us, measure, quantile, start_seconds
-from benchmarks.systems import BareGrpclib, BlazeRpc, LoadClient, Millstream, System
+from benchmarks.systems import BareGrpclib, BlazeRpc, Millstream, System
 
 SYSTEMS: tuple[type[System], ...] = (Millstream, BlazeRpc, BareGrpclib)
 Say = Callable[[str], None]

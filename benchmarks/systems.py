@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from benchmarks.accounting import ROOT, published
-from benchmarks.loads import Load, Order, Outcome
+from benchmarks.child import SystemFault
+from benchmarks.loads import Load, Order
 from millstream import Client
 from millstream.nats_server import NatsServer
 from millstream.v1 import inference_pb2 as pb
@@ -23,10 +24,6 @@ BLAZERPC = "2.2.1"
 MOST_TOKENS = 4096
 READY_LIMIT = 30.0
 PATH = "/millstream.v1.Inference/Generate"
-
-
-class SystemFault(RuntimeError):
-    """A system does not start or does not answer; the message holds its last lines."""
 
 
 class System:
@@ -143,20 +140,17 @@ class Millstream(System):
         self.pids["broker"] = self._nats.process.pid
         ports = self._nats.directory / f"nats-server_{self._nats.process.pid}.ports"
         self._monitor = str(json.loads(ports.read_text())["monitoring"][0])
-        common = ["--nats", self._nats.url, "--log-level", "warning", "--ready-file", "READY_FILE"]
-        gateway = self._spawn(
-            "gateway",
-            [sys.executable, "-m", "gateway", "--grpc-host", "127.0.0.1", "--grpc-port", "0"] + common,
-        )
-        worker = self._spawn(
-            "worker",
-            [sys.executable, "-m", "workers", "--name", "bench", "--engine", "sim"]
-            + ["--engine-arg", f"step_ms={self.step_ms}", "--engine-arg", "max_batch=1024"]
-            + common,
-        )
+        gateway = self._python("gateway", "gateway", "--grpc-host", "127.0.0.1", "--grpc-port", "0")
+        sim = ("--name", "bench", "--engine", "sim", "--engine-arg", "max_batch=1024")
+        step = ("--engine-arg", f"step_ms={self.step_ms}")
+        worker = self._python("worker", "workers", *sim, *step)
         self._address = self._await("gateway", gateway)
         self._await("worker", worker)
         asyncio.run(self._served())
+
+    def _python(self, role: str, module: str, *flags: str) -> Path:
+        common = ("--nats", self._nats.url, "--log-level", "warning", "--ready-file", "READY_FILE")
+        return self._spawn(role, [sys.executable, "-m", module, *flags, *common])
 
     async def _served(self) -> None:
         """Wait until the gateway knows the model."""
@@ -237,53 +231,3 @@ def blazerpc_python() -> Path:
         )
         done.touch()
     return python
-
-
-class LoadClient:
-    """The load client as a child process."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.client"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def begin(self, order: Order) -> None:
-        """Carry out an order; returns when the last answer has ended.
-
-        Raises:
-            SystemFault: A call failed.
-        """
-        assert self._process.stdin is not None
-        self._process.stdin.write(order.line() + "\n")
-        self._process.stdin.flush()
-        if (line := self._line()) != "ended":
-            raise SystemFault(f"the load client: {line}")
-
-    def outcome(self) -> Outcome:
-        """What the load showed, once every answer is checked.
-
-        Raises:
-            SystemFault: A token was missing or out of order.
-        """
-        line = self._line()
-        if not line.startswith("{"):
-            raise SystemFault(f"the load client: {line}")
-        return Outcome.parse(line)
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def __enter__(self) -> Self:
-        """Use it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()

@@ -10,7 +10,7 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM scratch AS wheels
 
-FROM ${PYTHON_IMAGE} AS build
+FROM ${PYTHON_IMAGE} AS dependencies
 WORKDIR /src
 RUN python3 -m venv --without-pip /opt/millstream
 COPY pyproject.toml constraints.txt deploy/requirements.py ./
@@ -20,18 +20,23 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         > requirements.txt \
     && pip --python /opt/millstream/bin/python3 install --find-links /wheels \
         -c constraints.txt -r requirements.txt
+
+FROM ${PYTHON_IMAGE} AS project
+WORKDIR /src
+COPY pyproject.toml ./
 COPY LICENSE README.md ./
 COPY shared shared
 COPY workers workers
 COPY gateway/__init__.py gateway/
 COPY millstream millstream
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/millstream/bin/python3 install --no-deps .
+RUN --mount=type=cache,target=/root/.cache/pip pip wheel --no-deps --wheel-dir /wheels .
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --system --uid 10001 --user-group --no-create-home millstream \
     && install -d -o 10001 -g 10001 /cache
-COPY --from=build /opt/millstream /opt/millstream
+COPY --from=dependencies /opt/millstream /opt/millstream
+RUN --mount=type=bind,from=project,source=/wheels,target=/wheels \
+    pip --python /opt/millstream/bin/python3 install --no-cache-dir --no-deps /wheels/*.whl
 ENV PATH=/opt/millstream/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp HF_HOME=/cache \
     MILLSTREAM_WORKER_READY_FILE=/tmp/worker.ready
 WORKDIR /tmp

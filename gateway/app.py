@@ -12,6 +12,8 @@ import structlog
 from gateway.catalog import Catalog
 from gateway.door import Door
 from gateway.health import HealthService
+from gateway.kserve import inference_pb2 as kserve
+from gateway.kserve.service import KServeService
 from gateway.link import Link
 from gateway.reflection import ReflectionService
 from gateway.server import GrpcServer, Limits
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SERVICE = "millstream.v1.Inference"
+SERVICES = ("millstream.v1.Inference", "inference.GRPCInferenceService")
 MODEL_PREFIX = "models/"
 EXIT_OK = 0
 EXIT_PORT = 5
@@ -55,10 +57,12 @@ class App:
         self._draining = False
         reflection = ReflectionService()
         reflection.add_module(pb.DESCRIPTOR)
+        reflection.add_module(kserve.DESCRIPTOR)
         self.door = Door(self.gateway, self.link, self.catalog)
         inference = InferenceService(self.door, self.link, self.catalog)
+        tensors = KServeService(self.door, self.catalog, self._ready)
         self.server = GrpcServer(
-            [inference, self._health, reflection],
+            [inference, tensors, self._health, reflection],
             limits=Limits(
                 max_streams=settings.max_streams, max_message_bytes=settings.max_message_bytes
             ),
@@ -137,11 +141,14 @@ class App:
             closes.append(self.http.close())
         await asyncio.gather(*closes)
 
+    def _ready(self) -> bool:
+        return self.link.ready and not self._draining
+
     def _update_health(self) -> None:
-        """What serves: overall and the service while NATS is there, a model while a worker is."""
-        up = self.link.ready and not self._draining
-        self._health.set("", up)
-        self._health.set(SERVICE, up)
+        """What serves: overall and the services while NATS is there, a model while a worker is."""
+        up = self._ready()
+        for name in ("", *SERVICES):
+            self._health.set(name, up)
         entries = self.catalog.refresh()
         for name in self._healthy_models - entries.keys():
             self._health.remove(MODEL_PREFIX + name)

@@ -20,7 +20,7 @@ from shared import wire
 from shared.errors import DuplicateRequest, MillstreamError, PoisonRequest, Unavailable
 
 TICK = 0.02
-ASK_EVERY = 0.5
+ASK_EVERY = 0.1
 ORPHAN_LIMIT = 2.0
 LATER_MS = 100
 RESUMABLE = "resume"
@@ -195,7 +195,10 @@ class Router:
     def _claim(self, session: Session, claim: wire.Claim, now: float) -> None:
         worker = self.fleet.workers.get(claim.worker)
         taken = session.state is State.BOUND or claim.attempt != session.attempt
-        if not taken and worker is not None:
+        if not taken:
+            if worker is None:  # Bound to who is not watched, it would never be missed.
+                self._ask_who(now)
+                return
             if worker.lost is not None or self._suspects.quarantined(
                 session, self._by_worker.get(claim.worker, {}).values()
             ):
@@ -258,13 +261,16 @@ class Router:
         before = (known.state, known.lost is None) if known else None
         worker = self.fleet.heartbeat(frame, now)
         if worker is None:
-            if now - self._asked > ASK_EVERY:
-                self._asked = now
-                self._io.ask_announcements()
+            self._ask_who(now)
         elif before != (worker.state, worker.lost is None):
             if worker.lost is None:
                 self._returned(worker.id, now)
             self.on_models()
+
+    def _ask_who(self, now: float) -> None:
+        if now - self._asked > ASK_EVERY:
+            self._asked = now
+            self._io.ask_announcements()
 
     def _heard(self, worker_id: str, now: float) -> None:
         lost = self.fleet.lost(worker_id)

@@ -2,9 +2,8 @@
 
 A worker that is lost is only suspected dead: a cut connection and a SIGKILL look the same. Its
 death is sure once it has been lost for `DEATH_AFTER` or its name came back as another process; if
-it returns before, what it ran is cleared. A request with `QUARANTINE` suspected deaths runs only
-where no other such request runs; if a worker dies then, the request is poison, once that death is
-sure.
+it returns before, what it ran is cleared. A request with `QUARANTINE` suspected deaths runs beside
+none that has any; if a worker dies then, the request is poison, once that death is sure.
 """
 
 from __future__ import annotations
@@ -61,7 +60,10 @@ class Suspects:
 
     @staticmethod
     def quarantined(session: Session, running: Iterable[Session]) -> bool:
-        """Whether a request must not run beside these."""
-        return len(session.suspects) >= QUARANTINE and any(
-            len(other.suspects) >= QUARANTINE and other is not session for other in running
+        """Whether a request must not run beside these: one of two is suspect, both were there."""
+        mine = len(session.suspects)
+        return mine > 0 and any(
+            other.suspects and max(mine, len(other.suspects)) >= QUARANTINE
+            for other in running
+            if other is not session
         )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 from nats.errors import Error as NatsError
@@ -19,8 +20,14 @@ log = structlog.get_logger(__name__)
 
 SURPLUS_NAK = b'-NAK {"delay": 10000000}'
 
-Take = Callable[[str, str, int, str, bytes], None]
-"""Takes gateway, request ULID, attempt, ack subject and body."""
+
+class Take(Protocol):
+    """Gets each message: see `Ledger.take`."""
+
+    def __call__(
+        self, gateway: str, request_id: str, attempt: int, token: str, body: bytes, *, fresh: bool
+    ) -> None:
+        """Take it."""
 
 
 class Intake:
@@ -112,7 +119,7 @@ class Intake:
             log.warning("malformed_request", error=str(error))
             self._bus.publish(token, b"+TERM")
         else:
-            self._take(gateway, request_id, attempt, token, data)
+            self._take(gateway, request_id, attempt, token, data, fresh=_deliveries(token) == 1)
         self.plan()
 
     def _on_status(self, number: int, headers: bytes) -> None:
@@ -156,6 +163,12 @@ class Intake:
                 self._open = not self._stopped and self._bus.connected
                 self.plan()
                 return
+
+
+def _deliveries(token: str) -> int:
+    """How often a message was delivered, from its ack subject, of which there are two forms."""
+    parts = token.split(".")
+    return int(parts[4 if len(parts) < 11 else 6])
 
 
 def _identity(headers: bytes) -> tuple[str, str, int]:

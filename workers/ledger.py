@@ -110,8 +110,20 @@ class Ledger:
 
     # ---- taking work ----------------------------------------------------------------------------
 
-    def take(self, gateway: str, request_id: str, attempt: int, token: str, body: bytes) -> None:
-        """Claim a pulled attempt, and start it without waiting for the answer where it may."""
+    def take(
+        self, gateway: str, request_id: str, attempt: int, token: str, body: bytes, *, fresh: bool
+    ) -> None:
+        """Claim a pulled attempt, and start it without waiting for the answer where it may.
+
+        Args:
+            gateway: Whose request it is.
+            request_id: Its ULID.
+            attempt: Which attempt.
+            token: Where JetStream wants its ack.
+            body: The encoded request.
+            fresh: Whether it was never delivered to anybody before. What was may have killed the
+                worker that took it before its claim got out, and must not do so uncounted again.
+        """
         now = self._io.now()
         standing = self._peers.standing(gateway, now)
         if standing is not Standing.LIVE:
@@ -132,7 +144,7 @@ class Ledger:
             self.events["malformed"] += 1
             self._fail(execution, InvalidRequest(f"the queued request cannot be read: {error}"))
             return
-        self._prepare(execution, request)
+        self._prepare(execution, request, eager=self.eager and fresh and attempt == 0)
 
     def _give_back(self, token: str, standing: Standing) -> None:
         """A gateway that is silent answers no claim; one that is gone needs no work done."""
@@ -140,7 +152,7 @@ class Ledger:
         self.events["orphan" if gone else "claim_unanswered"] += 1
         self._io.ack(token, b"+TERM" if gone else nak(NAK_DELAY))
 
-    def _prepare(self, execution: Execution, request: wire.Request) -> None:
+    def _prepare(self, execution: Execution, request: wire.Request, *, eager: bool) -> None:
         n = request.sampling.n
         delivered = request.delivered or ((),) * n
         if request.fingerprint and request.fingerprint != self.fingerprint:
@@ -160,7 +172,7 @@ class Ledger:
             execution.attempt, execution.exec, [len(ids) for ids in delivered]
         )
         execution.reasons = [None] * n
-        if self.eager:
+        if eager:
             self._start(execution, request)
         else:
             execution.waiting = request

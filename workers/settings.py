@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -13,6 +15,9 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from shared.settings import NAME_PATTERN, ProcessSettings
 
 EngineName = Literal["sim", "torch", "vllm"]
+
+ITL_TARGET_MS: Mapping[EngineName, float] = {"sim": 0.0, "torch": 100.0, "vllm": 100.0}
+"""Faster than people read, where the model and the machine can: see docs/models.md."""
 
 
 def _host_name() -> str:
@@ -42,11 +47,34 @@ class WorkerSettings(ProcessSettings):
     engine_args: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, description="KEY=VALUE, repeatable; the engine's own settings"
     )
-    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
-        None, description="float32, float16 or bfloat16; by default the engine's choice"
+    revision: str | None = Field(
+        None, min_length=1, description="of a hub model: a branch, tag or commit"
+    )
+    token_file: Path | None = Field(None, description="holds the hub's token, for gated models")
+    cache_dir: Path | None = Field(None, description="where models from the hub are kept")
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] | None = Field(
+        None, description="float32, float16, bfloat16 or int8; by default the engine's choice"
+    )
+    quantization: str | None = Field(
+        None, min_length=1, description="how the weights are quantized, where vllm cannot tell"
+    )
+    context_length: int | None = Field(
+        None, ge=2, description="tokens of prompt and answer; by default what the model can"
+    )
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with the checkpoint; vllm only"
     )
     max_batch: int | None = Field(
         None, ge=1, le=65536, description="most requests at once; by default the engine's choice"
+    )
+    itl_target_ms: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="milliseconds between two tokens to hold by taking less; 0 is off",
+    )
+    batch_floor: float = Field(
+        0.05, ge=0, lt=1, description="share of turns in which batch work is asked for first"
     )
     heartbeat_seconds: float = Field(
         0.1, ge=0.01, le=2.0, description="seconds between two heartbeats"
@@ -64,6 +92,20 @@ class WorkerSettings(ProcessSettings):
         if isinstance(value, list | tuple):
             return dict(_pair(item) for item in value)
         return value
+
+    @field_validator("token_file")
+    @classmethod
+    def _check_token_file(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("a file that exists")
+        return path
+
+    @property
+    def itl_target(self) -> float | None:
+        """Seconds between two tokens that admission holds, or None."""
+        given = self.itl_target_ms
+        milliseconds = ITL_TARGET_MS[self.engine] if given is None else given
+        return milliseconds / 1000 or None
 
     @field_validator("model")
     @classmethod

@@ -1,6 +1,6 @@
 """BlazeRPC: a streaming model that yields messages encoded already. Runs in BlazeRPC's own venv.
 
-    python benchmarks/servers/blaze.py PORT_FILE MESSAGES STEP_MS
+python benchmarks/servers/blaze.py PORT_FILE MESSAGES STEP_MS
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ async def serve(app: Any, port_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     serving = asyncio.create_task(app.serve("127.0.0.1", port))
-    while not await _listens(port):
+    while not await _listens(port):  # noqa: ASYNC110  # It does not say when.
         await asyncio.sleep(0.02)
-    port_file.write_text(f"127.0.0.1:{port}")
+    port_file.write_text(f"127.0.0.1:{port}")  # noqa: ASYNC240  # Nothing else runs yet.
     await serving
 
 

@@ -33,7 +33,7 @@ def build(front: Front, *, cors_origins: Sequence[str], max_body_bytes: int) -> 
     api = FastAPI(title="Millstream", version=version("millstream"), redoc_url=None)
     # The longer paths first: a model's name may hold slashes.
     for module in (operate, tgi, plain, socket, openai):
-        api.include_router(module.router(front))
+        module.register(api, front)  # Not as routers of their own: those cost every request.
     api.add_exception_handler(MillstreamError, _refused)
     api.add_exception_handler(RequestValidationError, _malformed)
     api.add_exception_handler(HTTPException, _http)

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.errors import openai_response
 from gateway.http.front import Front, request_id_of
+from gateway.http.sse import DIRECT
 from shared.errors import Unavailable
 
 _OPERATOR = ("/health", "/metrics")
@@ -46,6 +47,7 @@ class Edge:
             response.headers["connection"] = "close"
             await response(scope, receive, named)
             return
+        scope[DIRECT] = send
         limited = _Limited(receive, self._most_bytes)
         limited.check_length(scope)
         await self._app(scope, limited, named)

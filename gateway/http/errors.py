@@ -63,20 +63,21 @@ def headers(error: MillstreamError) -> dict[str, str]:
     return told
 
 
-def renamed(error: MillstreamError, names: Mapping[str, str]) -> MillstreamError:
+def renamed(error: MillstreamError, names: Mapping[str, str] | None) -> MillstreamError:
     """The error with its field named as the client's protocol names it.
 
     Args:
         error: With a field of `GenerateRequest`, or none.
-        names: What a field is called; `sampling.` is left out of those not listed.
+        names: What a field is called; `sampling.` is left out of those not listed. None where the
+            names are the same.
     """
     field = error.field
-    if not field:
+    if names is None or not field:
         return error
     name = names.get(field, field.removeprefix("sampling."))
-    return type(error)(
-        error.message.replace(field, name), field=name, retry_after=error.retry_after
-    )
+    # A field without a dot is a word that the message may use as such.
+    message = error.message.replace(field, name) if "." in field else error.message
+    return type(error)(message, field=name, retry_after=error.retry_after)
 
 
 def openai_body(error: MillstreamError) -> dict[str, Any]:

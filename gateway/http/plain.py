@@ -6,9 +6,10 @@ the events hold.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import Body, FastAPI, Request
 from google.protobuf import json_format
 from starlette.responses import Response
 
@@ -23,19 +24,20 @@ from shared.errors import InvalidRequest
 EXAMPLES = [{"prompt": "Once", "sampling": {"max_tokens": 16}}]
 _LISTS = ("stop",)
 
+TAGS: list[str | Enum] = ["plain"]
 
-def router(front: Front) -> APIRouter:
-    """The routes."""
-    routes = APIRouter(tags=["plain"])
 
-    @routes.post("/v1/models/{name:path}/generate", response_class=Response)
+def register(routes: FastAPI, front: Front) -> None:
+    """Add the routes."""
+
+    @routes.post("/v1/models/{name:path}/generate", response_class=Response, tags=TAGS)
     async def generate(
         name: str, request: Request, body: Annotated[dict[str, Any], Body(examples=EXAMPLES)]
     ) -> Response:
         """Stream a generation as server-sent events."""
         return _events(front, accept(front, request, name, body))
 
-    @routes.get("/v1/models/{name:path}/generate", response_class=Response)
+    @routes.get("/v1/models/{name:path}/generate", response_class=Response, tags=TAGS)
     async def generate_for_event_source(name: str, request: Request) -> Response:
         """Stream a generation to an EventSource: the fields are query parameters."""
         if "last-event-id" in request.headers:
@@ -43,14 +45,12 @@ def router(front: Front) -> APIRouter:
             return Response(status_code=204)
         return _events(front, accept(front, request, name, from_query(request)))
 
-    return routes
-
 
 def _events(front: Front, accepted: wire.Request) -> Response:
     def make(*ports: Any) -> PlainStream:
         return PlainStream(*ports, request_id=accepted.request_id, model=accepted.model)
 
-    return EventReply(front, [accepted], openai_response, {}, make=make)
+    return EventReply(front, [accepted], openai_response, None, make=make)
 
 
 def accept(front: Front, connection: Any, name: str, body: dict[str, Any]) -> wire.Request:

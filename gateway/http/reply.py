@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.collected import Collected
 from gateway.http.errors import renamed
 from gateway.http.front import Front
-from gateway.http.sse import SseOutlet, SseWriter
+from gateway.http.sse import DIRECT, SseOutlet, SseWriter
 from gateway.outlet import Flusher, Writer
 from gateway.ports import Outlet, Summary
 from gateway.session import Session
@@ -84,7 +84,7 @@ class Reply(Response):
         front: Front,
         requests: Sequence[wire.Request],
         refuse: Refuse,
-        names: Mapping[str, str],
+        names: Mapping[str, str] | None,
     ) -> None:
         self._front = front
         self._requests = requests
@@ -114,7 +114,8 @@ class Reply(Response):
                 own: Outlet = outlet if len(self._requests) == 1 else _Shifted(outlet, base)
                 self._sessions.append(self._front.door.open(request, own, seconds=None))
                 base += request.sampling.n
-            await outlet.run()
+            # A task of its own: each wake-up of this one passes through all layers around it.
+            await asyncio.get_running_loop().create_task(outlet.run())
         except MillstreamError as error:
             raise renamed(error, self._names) from error
         finally:
@@ -141,7 +142,7 @@ class WholeReply(Reply):
         front: Front,
         requests: Sequence[wire.Request],
         refuse: Refuse,
-        names: Mapping[str, str],
+        names: Mapping[str, str] | None,
         *,
         tokens: bool,
         body: Callable[[Collected], dict[str, Any]],
@@ -181,7 +182,7 @@ class EventReply(Reply):
         front: Front,
         requests: Sequence[wire.Request],
         refuse: Refuse,
-        names: Mapping[str, str],
+        names: Mapping[str, str] | None,
         *,
         make: MakeOutlet,
     ) -> None:
@@ -196,7 +197,7 @@ class EventReply(Reply):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        writer = SseWriter(send)
+        writer = SseWriter(send, scope[DIRECT])
         self._outlet = outlet = self._make(writer, self._front.flusher, self.fail)
         outlet.sessions = self._sessions
         try:

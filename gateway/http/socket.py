@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.http.events import SocketStream, failed_message
@@ -19,17 +19,14 @@ from shared.errors import Cancelled, DuplicateRequest, InvalidRequest, Millstrea
 GOING_AWAY = 1001
 
 
-def router(front: Front) -> APIRouter:
-    """The route."""
-    routes = APIRouter()
+def register(routes: FastAPI, front: Front) -> None:
+    """Add the routes."""
 
     @routes.websocket("/v1/models/{name:path}/socket")
     async def generate(socket: WebSocket, name: str) -> None:
         """Serve one connection."""
         await socket.accept()
         await Conversation(front, socket, name).serve()
-
-    return routes
 
 
 class _SocketWriter:

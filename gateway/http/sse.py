@@ -13,8 +13,10 @@ from gateway.ports import Summary
 from gateway.session import Session
 from shared.errors import MillstreamError
 
-__all__ = ["PING", "SseOutlet", "SseWriter", "quote"]
+__all__ = ["DIRECT", "PING", "SseOutlet", "SseWriter", "quote"]
 
+DIRECT = "millstream.send"
+"""Where a request's scope holds the server's own `send`."""
 PING = b": ping\n\n"
 
 _HEADERS = (
@@ -28,16 +30,18 @@ class SseWriter:
     """The body of one response; its headers go out with the first event.
 
     Args:
-        send: ASGI's.
+        send: ASGI's, for the headers.
+        direct: The server's own, for the body: what lies between only looks at the headers.
 
     Attributes:
         started: Whether the headers are out, and with them the status 200.
     """
 
-    __slots__ = ("_send", "started")
+    __slots__ = ("_direct", "_send", "started")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, direct: Send) -> None:
         self._send = send
+        self._direct = direct
         self.started = False
 
     def write(self, messages: Sequence[bytes]) -> bool:
@@ -51,7 +55,7 @@ class SseWriter:
             start = {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
             await self._send(start)
         body = messages[0] if len(messages) == 1 else b"".join(messages)
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._direct({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self) -> None:
         """End the body."""

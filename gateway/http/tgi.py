@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
 
@@ -82,11 +83,13 @@ class GenerateBody(BaseModel):
     model: str = ""
 
 
-def router(front: Front) -> APIRouter:
-    """The routes."""
-    routes = APIRouter(tags=["TGI"])
+TAGS: list[str | Enum] = ["TGI"]
 
-    @routes.post("/generate", response_class=Response)
+
+def register(routes: FastAPI, front: Front) -> None:
+    """Add the routes."""
+
+    @routes.post("/generate", response_class=Response, tags=TAGS)
     async def generate(body: GenerateBody, request: Request) -> Response:
         """Continue a text."""
         accepted = _accept(front, request, body)
@@ -95,12 +98,12 @@ def router(front: Front) -> APIRouter:
         whole = partial(_whole, body)
         return WholeReply(front, [accepted], tgi_response, NAMES, tokens=True, body=whole)
 
-    @routes.post("/generate_stream", response_class=Response)
+    @routes.post("/generate_stream", response_class=Response, tags=TAGS)
     async def generate_stream(body: GenerateBody, request: Request) -> Response:
         """Continue a text, an event a token."""
         return _events(front, body, _accept(front, request, body))
 
-    @routes.get("/info")
+    @routes.get("/info", tags=TAGS)
     async def info() -> dict[str, Any]:
         """Describe the first model."""
         ready = [entry for entry in front.catalog.entries() if entry.state == "ready"]
@@ -119,12 +122,10 @@ def router(front: Front) -> APIRouter:
             "version": version("millstream"),
         }
 
-    @routes.get("/health")
+    @routes.get("/health", tags=TAGS)
     async def health() -> Response:
         """Say whether requests can be taken."""
         return JSONResponse({"ready": front.ready}, 200 if front.ready else 503)
-
-    return routes
 
 
 def _accept(front: Front, connection: Request, body: GenerateBody) -> wire.Request:
@@ -229,9 +230,7 @@ class TgiStream(SseOutlet):
         """What TGI sends in a stream that fails."""
         return f"data:{json.dumps(tgi_body(error))}\n\n".encode()
 
-    def _event(
-        self, token: dict[str, Any], text: str | None = None, details: Any = None
-    ) -> None:
+    def _event(self, token: dict[str, Any], text: str | None = None, details: Any = None) -> None:
         self._index += 1
         event = {"index": self._index, "token": token, "generated_text": text, "details": details}
         self._put(f"data:{json.dumps(event)}\n\n".encode())

@@ -1,4 +1,4 @@
-"""A gateway with HTTP in this process, a worker beside it, and an HTTP client that hides nothing."""
+"""A gateway with HTTP in this process, workers beside it, an HTTP client that hides nothing."""
 
 from __future__ import annotations
 
@@ -21,34 +21,43 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def nats_and_worker(directory: Path, *flags: str) -> Iterator[str]:
-    """A NATS server and a sim worker as processes; yields the server's URL."""
+def nats_and_workers(directory: Path) -> Iterator[str]:
+    """A NATS server, and sim workers `sim` (2 ms a token) and `fast` (free-running)."""
     server = NatsServer(directory / "nats")
     server.start()
-    command = [sys.executable, "-m", "workers", "--engine", "sim", "--name", "w", *flags]
-    command += ["--nats", server.url, "--log-level", "warning"]
-    worker = subprocess.Popen(command, cwd=ROOT)
+    workers = []
     try:
+        for name, step_ms in (("sim", "2"), ("fast", "0")):
+            command = [sys.executable, "-m", "workers", "--engine", "sim", "--name", name]
+            command += ["--served-name", name, "--engine-arg", f"step_ms={step_ms}"]
+            command += ["--nats", server.url, "--log-level", "warning"]
+            workers.append(subprocess.Popen(command, cwd=ROOT))
         yield server.url
     finally:
-        worker.terminate()
-        worker.wait(10)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait(10)
         server.stop()
 
 
 @asynccontextmanager
 async def gateway(nats_url: str, **settings: Any) -> AsyncIterator[App]:
-    """A gateway that serves HTTP and gRPC, once it sees a model."""
+    """A gateway that serves HTTP and gRPC, once it sees both models."""
     given = {"nats": nats_url, "http_port": 0, "grpc_port": 0, "drain_grace": 5.0, **settings}
     app = App(GatewaySettings(http_host="127.0.0.1", grpc_host="127.0.0.1", **given))
     serving = asyncio.create_task(app.serve())
     try:
-        await eventually(lambda: app.link.ready and app.catalog.entries(), 10)
-        await eventually(lambda: app.catalog.entries()[0].workers, 10)
+        await eventually(lambda: serves(app), 20)
         yield app
     finally:
         app.stop()
         await serving
+
+
+def serves(app: App) -> bool:
+    entries = app.catalog.entries()
+    return app.link.ready and len(entries) == 2 and all(entry.workers for entry in entries)
 
 
 def running(app: App) -> int:
@@ -108,7 +117,9 @@ class Http:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> None:
         """Send a request; a body that is no bytes goes as JSON."""
-        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        data = (
+            body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        )
         told = {"host": "test", "content-length": str(len(data))}
         if body is not None:
             told["content-type"] = "application/json"

@@ -56,7 +56,7 @@ class Stored:
     gateway: str
     body: bytes
     deadline: float | None = None
-    offered: float = 0.0
+    deliveries: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -336,7 +336,8 @@ class Broker:
                 self._await_ack(stream, sequence, message, ACK_WAIT[resume])
                 if pull.connection.dark or self._lost():
                     continue
-                token = f"{'R' if resume else 'Q'}.{sequence}"
+                message.deliveries += 1
+                token = f"{'R' if resume else 'Q'}.{sequence}.{message.deliveries}"
                 self.world.after(
                     0.0004, pull.connection.process.receive, self._offer, pull, token, message
                 )

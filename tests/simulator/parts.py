@@ -398,7 +398,8 @@ class Worker(Member):
             self.ack(token, nak(SURPLUS))
         else:
             request_id, _, attempt = message_id.rpartition(".")
-            self.ledger.take(gateway, request_id, int(attempt), token, body)
+            fresh = token.endswith(".1")
+            self.ledger.take(gateway, request_id, int(attempt), token, body, fresh=fresh)
         self.plan()
 
     # ---- ledger.Io ------------------------------------------------------------------------------

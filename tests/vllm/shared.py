@@ -1,18 +1,53 @@
-"""A started engine that test after test listens to."""
+"""A started engine that test after test listens to: starting vLLM takes half a minute."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from shared.errors import MillstreamError
-from tests.engines.contract import Driver, Subject
+from tests.engines.driver import GREEDY, PROMPTS, Answer, Choice, Driver, Subject
 from workers import bundled
-from workers.engines.base import Output, Sink
+from workers.engines.base import Job, Output, Sink
 from workers.engines.vllm import VllmEngine
 
 SMALL = {"dtype": "float32", "enforce_eager": "true"}
+
+
+class VllmDriver(Driver):
+    """A driver that also asks for what only this engine has.
+
+    Attributes:
+        begun: Jobs in the order of their first outputs.
+        cached: Of each job, the prompt tokens that came from the prefix cache.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
+        self.begun: list[int] = []
+        self.cached: dict[int, int] = {}
+
+    def take(self, outputs: Sequence[Output]) -> None:
+        """Be the engine's sink."""
+        for output in outputs:
+            if output.prompt_ids is not None:
+                self.begun.append(output.job)
+                self.cached[output.job] = output.cached_tokens
+        super().take(outputs)
+
+    def submit(self, prompt: str | None = PROMPTS[0], **fields: Any) -> int:
+        """Submit a job; returns its id."""
+        given = {"sampling": GREEDY} | fields
+        if not given.keys() & {"messages", "token_ids"}:
+            given["prompt"] = prompt
+        inputs = dict.fromkeys(("prompt", "messages", "token_ids"))
+        job = Job(len(self.answers) + 1, **(inputs | given))
+        self.answers[job.id] = Answer([Choice() for _ in range(job.sampling.n)])
+        self.engine.submit(job)
+        return job.id
 
 
 def _nobody(_outputs: Sequence[Output]) -> None:
@@ -36,17 +71,18 @@ class Relay:
     def take(self, outputs: Sequence[Output]) -> None:
         self.sink(outputs)
 
-    def driver(self) -> Driver:
+    def driver(self) -> VllmDriver:
         """A fresh driver, which listens from now on."""
         loaded = self.engine._loaded
         assert loaded is not None
         tokenizer = loaded.tokenizer
-        subject = Subject(
-            self.engine,
-            lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)),
-            tuple(tokenizer.encode("é€𝄞ж", add_special_tokens=False)),
+        driver = VllmDriver(
+            Subject(
+                self.engine,
+                lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)),
+                tuple(tokenizer.encode("é€𝄞ж", add_special_tokens=False)),
+            )
         )
-        driver = Driver(subject)
         self.sink = driver.take
         return driver
 
@@ -57,5 +93,14 @@ async def start_engine(model: str = str(bundled.PATH), **args: str) -> Relay:
     return relay
 
 
-def changed_args(**args: Any) -> dict[str, str]:
-    return SMALL | args
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process started, and those that these started."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield int(child)
+            yield from descendants(int(child))
+
+
+def engine_processes() -> set[int]:
+    """vLLM's processes under this one."""
+    return set(descendants(os.getpid()))

@@ -1,29 +1,38 @@
 """How many requests a worker runs at once: as many as keep the time between two tokens in bounds.
 
-A step of an engine takes about `base + slope * in_flight`. Both are fitted to the last steps, and
-the limit is where that line meets the target. Where all steps were of one size nothing is known of
-the slope, so its last share of a step's time is kept, at first all of it, which errs to the small
-side; the limit never grows beyond twice what was tried, so that no step is far from what was seen.
-A step time that is off the line twice in a row means that the engine has changed, and what was
-seen before is forgotten.
+A step of an engine takes about `base + slope * size`. Both are fitted to the last steps, and the
+limit is where that line meets the target. While the steps seen are too much of one size to tell
+the slope, the line known so far is scaled to them; the first is one through the origin, which errs
+to the small side, so where it says to stop a somewhat larger size is tried. The limit never grows
+beyond twice what was tried. Steps in a row that are off the line mean that the engine has
+changed: what was seen before is forgotten. A single one, a long prompt's say, is left out.
 
-Two signals of the engine's own cap it: the share of the KV cache that requests take, and requests
-that wait inside the engine, which would be better off in the queue, where any worker takes them.
+Two signals of the engine's own cap the limit: the share of the KV cache that requests take, and
+requests that wait inside the engine, which would be better off in the queue, where any worker
+takes them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 from workers.engines.base import Observation
 
 WINDOW = 12
-FORGET_BEYOND = 0.12
-"""Off the line by more than this share, twice in a row, the engine has changed."""
+OFF, OFTEN = 0.03, 3
+"""Off the line by this share or more (by the usual noise), so often in a row: another engine."""
 
-SPREAD = 0.04
-"""Sizes of steps that differ by less than this share say nothing of the slope."""
+NOISE = 0.01
+"""Steps of one size differ by this share at least, for all we know."""
+
+SURE = 0.15
+"""A slope is known when its standard error is below this share of it."""
+
+PROBE = 1.2
+PROBES = 3
+"""How much more is tried to learn the slope, and how often."""
 
 DEAD_BAND = 0.025
 """A limit that would change by less than this share stays."""
@@ -65,10 +74,12 @@ class Admission:
         self.limit = most if target is None else min(most, start)
         self.reason = "most" if target is None or most <= start else "latency"
         self._seen: deque[_Step] = deque(maxlen=WINDOW)
-        self._share = 1.0  # of a step's time, what grows with its size
         self._base = 0.0
         self._slope = 0.0
-        self._off = 0
+        self._sure = False
+        self._probes = PROBES
+        self._noise = NOISE
+        self._off: list[tuple[float, _Step]] = []
         self._waited = 0
         self._cap: int | None = None
         self._last: tuple[float, int] | None = None
@@ -119,31 +130,67 @@ class Admission:
     # ---- latency --------------------------------------------------------------------------------
 
     def _learn(self, step: _Step) -> None:
-        expected = self._base + self._slope * step.size
-        off = bool(self._seen) and abs(step.seconds - expected) > FORGET_BEYOND * expected
-        self._off = self._off + 1 if off else 0
-        if self._off >= 2:
-            self._off = 0
-            for _ in range(len(self._seen) - 1):
-                self._seen.popleft()
+        if self._sure and self._is_off(step):
+            return
         self._seen.append(step)
         count = len(self._seen)
         size = sum(each.size for each in self._seen) / count
         seconds = sum(each.seconds for each in self._seen) / count
-        spread = sum((each.size - size) ** 2 for each in self._seen)
-        if spread > count * (SPREAD * size) ** 2:
-            slope = (
-                sum((each.size - size) * (each.seconds - seconds) for each in self._seen) / spread
-            )
-            self._share = min(1.0, max(0.02, slope * size / seconds))
-        self._slope = self._share * seconds / size
+        if not self._slope:
+            self._slope = seconds / size
+        elif not self._fit(size, seconds):
+            changed = seconds / (self._base + self._slope * size)
+            self._base *= changed
+            self._slope *= changed
+
+    def _is_off(self, step: _Step) -> bool:
+        """Whether the line does not explain a step; three such that agree end the line."""
+        expected = self._base + self._slope * step.size
+        share = (step.seconds - expected) / expected
+        beyond = max(OFF, 4 * self._noise)
+        self._noise += 0.1 * (min(abs(share), beyond) - self._noise)
+        if abs(share) <= beyond:
+            self._off.clear()
+            return False
+        if self._off and (self._off[-1][0] > 0) != (share > 0):
+            self._off.clear()
+        self._off.append((share, step))
+        if len(self._off) < OFTEN:
+            return True
+        self._seen.clear()
+        self._seen.extend(each for _, each in self._off[:-1])
+        self._off.clear()
+        self._sure = False
+        self._probes = PROBES
+        return False
+
+    def _fit(self, size: float, seconds: float) -> bool:
+        """Lay the line through the steps, whose means are given, if they tell its slope."""
+        spread = sum((step.size - size) ** 2 for step in self._seen)
+        if not spread:
+            return False
+        slope = sum((step.size - size) * (step.seconds - seconds) for step in self._seen) / spread
+        off = sum((step.seconds - seconds - slope * (step.size - size)) ** 2 for step in self._seen)
+        noise = max(off / len(self._seen), (NOISE * seconds) ** 2)
+        error = math.sqrt(noise / spread)
+        sure = error <= SURE * slope
+        if self._sure and not sure:
+            return False
+        self._sure = sure
+        # Not sure, it is taken for as steep as it may well be.
+        self._slope = min(seconds / size, slope if sure else max(0.0, slope) + error)
         self._base = seconds - self._slope * size
+        return True
 
     def _held(self, target: float, running: int) -> int:
         """The largest limit whose steps stay within the target, not far from what was tried."""
         target = max(target, SLOWEST * (self._base + self._slope))
-        tried = max(running, *(step.size for step in self._seen))
-        return min(int((target - self._base) / self._slope + 1e-6), 2 * tried)
+        held = int((target - self._base) / self._slope + 1e-6)
+        tried = max((running, *(step.size for step in self._seen)))
+        if not self._sure and self._probes and self.limit * (1 - DEAD_BAND) <= held <= self.limit:
+            self._probes -= 1
+            held = math.ceil(self.limit * PROBE)
+        return min(held, 2 * tried)
 
     # ---- the engine's own signals ---------------------------------------------------------------
 
@@ -151,7 +198,8 @@ class Admission:
         """How many requests like those that run the KV cache holds."""
         if seen.kv_used < KV_TELLING or not seen.running:
             return None
-        return int(KV_TARGET * seen.running / seen.kv_used + 1e-6)
+        room = seen.running / seen.kv_used
+        return int(max(KV_TARGET * room, room - 1) + 1e-6)
 
     def _look_for_waiting(self, seen: Observation) -> None:
         """Cap the limit at what runs while others wait; let it go little by little."""

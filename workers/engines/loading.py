@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
+from workers import bundled
 from workers.engines.base import Engine, ModelLoadError
 from workers.settings import WorkerSettings
+
+_NAMES: Mapping[str, Mapping[str, str]] = {
+    "sim": {"max_batch": "max_batch", "context_length": "context_length"},
+    "torch": {
+        "dtype": "dtype",
+        "max_batch": "max_batch",
+        "context_length": "context_length",
+        "revision": "revision",
+    },
+    "vllm": {
+        "dtype": "dtype",
+        "max_batch": "max_num_seqs",
+        "context_length": "max_model_len",
+        "revision": "revision",
+        "quantization": "quantization",
+        "trust_remote_code": "trust_remote_code",
+    },
+}
+"""What each engine calls the settings that it knows."""
+
+_INSTEAD: Mapping[str, str] = {
+    "quantization": "the vllm engine reads quantized checkpoints",
+    "trust_remote_code": "the vllm engine can run a checkpoint's own code",
+}
 
 
 def load_engine(settings: WorkerSettings) -> Engine:
@@ -12,32 +40,67 @@ def load_engine(settings: WorkerSettings) -> Engine:
     Raises:
         ModelLoadError: Its package is not installed, or a setting is not allowed.
     """
+    args = _arguments(settings)
     if settings.engine == "sim":
         from workers.engines.sim import SimEngine, SimOptions
 
-        args = dict(settings.engine_args)
-        if settings.max_batch is not None:
-            args.setdefault("max_batch", str(settings.max_batch))
         return SimEngine(settings.served_name or "sim", SimOptions.parse(args))
-    if settings.engine == "torch":
-        return _torch(settings)
-    raise ModelLoadError(f"the engine {settings.engine!r} is not part of this build")
-
-
-def _torch(settings: WorkerSettings) -> Engine:
-    from workers import bundled
-
-    try:
-        from workers.engines.torch import TorchEngine
-    except ImportError as error:
-        raise ModelLoadError(
-            f"the torch engine needs the extra `torch` ({error}): pip install 'millstream[torch]'"
-        ) from error
+    _prepare_hub(settings)
     model = settings.model or str(bundled.PATH)
     name = settings.served_name or (bundled.NAME if settings.model is None else settings.model)
+    try:
+        if settings.engine == "torch":
+            from workers.engines.torch import TorchEngine
+
+            return TorchEngine.from_args(model, name, args)
+        from workers.engines.vllm import VllmEngine
+
+        return VllmEngine(model, name, args)
+    except ImportError as error:
+        engine = settings.engine
+        raise ModelLoadError(
+            f"the {engine} engine needs the extra `{engine}` ({error}): "
+            f"pip install 'millstream[{engine}]'"
+        ) from error
+
+
+def _arguments(settings: WorkerSettings) -> dict[str, str]:
+    """The engine's arguments; one given by its own name wins over the worker's flag.
+
+    Raises:
+        ModelLoadError: A flag that the engine has no use for.
+    """
+    names = _NAMES[settings.engine]
     args: dict[str, str] = dict(settings.engine_args)
-    if settings.dtype is not None:
-        args.setdefault("dtype", settings.dtype)
-    if settings.max_batch is not None:
-        args.setdefault("max_batch", str(settings.max_batch))
-    return TorchEngine.from_args(model, name, args)
+    for name in ("dtype", "max_batch", "context_length", "revision", *_INSTEAD):
+        value = getattr(settings, name)
+        if value is None or value is False:
+            continue
+        if name in names:
+            args.setdefault(names[name], str(value).lower() if value is True else str(value))
+        elif settings.engine != "sim":
+            flag = "--" + name.replace("_", "-")
+            raise ModelLoadError(f"the {settings.engine} engine has no {flag}; {_INSTEAD[name]}")
+    if settings.engine == "vllm" and settings.dtype == "int8":
+        raise ModelLoadError(
+            "the vllm engine has no dtype int8: give --quantization and a checkpoint made for it"
+        )
+    return args
+
+
+def _prepare_hub(settings: WorkerSettings) -> None:
+    """Tell the hub's library, which reads the environment when it is imported.
+
+    Raises:
+        ModelLoadError: The token's file cannot be read.
+    """
+    if settings.cache_dir is not None:
+        os.environ["HF_HUB_CACHE"] = str(settings.cache_dir)
+    if settings.token_file is not None:
+        try:
+            token = settings.token_file.read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise ModelLoadError(f"--token-file cannot be read: {error}") from error
+        if not token:
+            raise ModelLoadError(f"--token-file {settings.token_file} is empty")
+        os.environ["HF_TOKEN"] = token

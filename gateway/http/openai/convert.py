@@ -56,6 +56,7 @@ def names(body: Generation) -> dict[str, str]:
         told[f"structured.{kind}"] = told["structured"]
     told["token_ids"] = "prompt"
     if isinstance(body, ChatRequest):
+        told["prompt"] = "messages"
         told["sampling.logprobs"] = "top_logprobs" if body.top_logprobs else "logprobs"
         if body.max_completion_tokens is not None:
             told["sampling.max_tokens"] = "max_completion_tokens"

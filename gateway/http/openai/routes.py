@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from enum import Enum
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from gateway.catalog import Entry
@@ -25,37 +26,36 @@ from shared.errors import MillstreamError, UnknownModel
 CHAT = ChatShape()
 COMPLETION = CompletionShape()
 
+TAGS: list[str | Enum] = ["OpenAI"]
 
-def router(front: Front) -> APIRouter:
-    """The routes."""
-    routes = APIRouter(tags=["OpenAI"])
 
-    @routes.post("/v1/chat/completions", response_class=Response)
+def register(routes: FastAPI, front: Front) -> None:
+    """Add the routes."""
+
+    @routes.post("/v1/chat/completions", response_class=Response, tags=TAGS)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation, as a whole or as server-sent events."""
         return _answer(front, request, body, [convert.chat_request(body)], CHAT, "chatcmpl-")
 
-    @routes.post("/v1/completions", response_class=Response)
+    @routes.post("/v1/completions", response_class=Response, tags=TAGS)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue one or several prompts, as a whole or as server-sent events."""
         messages = convert.completion_requests(body)
         return _answer(front, request, body, messages, COMPLETION, "cmpl-")
 
-    @routes.get("/v1/models")
+    @routes.get("/v1/models", tags=TAGS)
     async def models() -> dict[str, Any]:
         """List the models that can be called."""
         ready = [entry for entry in front.catalog.entries() if entry.state == "ready"]
         return {"object": "list", "data": [_model(front, entry) for entry in ready]}
 
-    @routes.get("/v1/models/{name:path}")
+    @routes.get("/v1/models/{name:path}", tags=TAGS)
     async def model(name: str) -> dict[str, Any]:
         """Describe one model."""
         entry = front.catalog.refresh().get(name)
         if entry is None:
             raise UnknownModel(f"model {name[:200]!r} is not served here", field="model")
         return _model(front, entry)
-
-    return routes
 
 
 def _answer(

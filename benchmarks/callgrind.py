@@ -1,0 +1,45 @@
+"""Instructions a call of each hot function, counted by valgrind; they repeat within a percent."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.accounting import ROOT
+from benchmarks.hot import FUNCTIONS
+
+CALLS = 30_000
+VALGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+
+
+def available() -> bool:
+    """Whether valgrind is installed."""
+    return shutil.which("valgrind") is not None
+
+
+def instructions() -> dict[str, float]:
+    """Instructions a call, by function: a run with calls less a run without."""
+    names = [*FUNCTIONS]
+    jobs = [(names[0], 0), *((name, CALLS) for name in names)]
+    with ThreadPoolExecutor(2) as pool:
+        base, *counts = pool.map(lambda job: _count(*job), jobs)
+    return {name: (count - base) / CALLS for name, count in zip(names, counts, strict=True)}
+
+
+def _count(name: str, calls: int) -> int:
+    done = subprocess.run(
+        [*VALGRIND, sys.executable, "-m", "benchmarks.hot", name, str(calls)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if found is None:
+        raise RuntimeError(f"callgrind counted nothing:\n{done.stderr[-500:]}")
+    return int(found[1])

@@ -1,0 +1,27 @@
+"""At the door of the gRPC server: every call is admitted before its handler sees it."""
+
+from __future__ import annotations
+
+from grpclib.events import RecvRequest, listen
+
+from gateway.access.access import Access
+from gateway.server import GrpcServer
+
+TENANT = "millstream-tenant"
+"""The metadata under which handlers find the tenant; what a client sends under it is dropped."""
+
+OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
+"""Anybody may ask these: whether the gateway is well, and what the API looks like."""
+
+
+def guard(server: GrpcServer, access: Access) -> None:
+    """Admit every call of a server that is not open to all."""
+
+    async def admit(event: RecvRequest) -> None:
+        metadata = event.metadata
+        metadata.popall(TENANT, None)
+        if not event.method_name.startswith(OPEN):
+            header = metadata.get("authorization", "")
+            metadata[TENANT] = access.admit(header if isinstance(header, str) else "")
+
+    listen(server, RecvRequest, admit)  # type: ignore[arg-type]  # It has the hook that this uses.

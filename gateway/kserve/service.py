@@ -1,0 +1,280 @@
+"""inference.GRPCInferenceService: the eight methods, over the gateway's own sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, cast
+
+from grpclib.exceptions import StreamTerminatedError
+
+from gateway.catalog import Catalog, Entry
+from gateway.collected import Collected
+from gateway.door import Door
+from gateway.grpc.stream import RpcStream
+from gateway.kserve import inference_pb2 as pb
+from gateway.kserve.answers import VERSION, Answers, TensorStream
+from gateway.kserve.asks import Ask, ask_of
+from gateway.kserve.inference_grpc import GRPCInferenceServiceBase
+from gateway.kserve.tensors import INPUTS, OUTPUTS
+from gateway.outlet import Flusher
+from gateway.session import Session
+from gateway.writer import ResponseWriter
+from shared.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    MillstreamError,
+    Overloaded,
+    UnknownModel,
+)
+
+if TYPE_CHECKING:
+    from grpclib.server import Stream
+
+MOST_AT_ONCE = 1024
+"""Requests that one stream may have open."""
+
+
+class KServeService(GRPCInferenceServiceBase):
+    """The protocol.
+
+    Args:
+        door: The way in.
+        catalog: The models.
+        ready: Whether requests can be taken.
+    """
+
+    def __init__(self, door: Door, catalog: Catalog, ready: Callable[[], bool]) -> None:
+        self._door = door
+        self._catalog = catalog
+        self._ready = ready
+        self._flusher = Flusher()
+
+    # ---- what is there --------------------------------------------------------------------------
+
+    async def ServerLive(self, stream: Stream[pb.ServerLiveRequest, pb.ServerLiveResponse]) -> None:
+        """Say that the process answers."""
+        await stream.recv_message()
+        await stream.send_message(pb.ServerLiveResponse(live=True))
+
+    async def ServerReady(
+        self, stream: Stream[pb.ServerReadyRequest, pb.ServerReadyResponse]
+    ) -> None:
+        """Say whether requests can be taken."""
+        await stream.recv_message()
+        await stream.send_message(pb.ServerReadyResponse(ready=self._ready()))
+
+    async def ModelReady(self, stream: Stream[pb.ModelReadyRequest, pb.ModelReadyResponse]) -> None:
+        """Say whether a model can be called."""
+        message = await stream.recv_message()
+        if message is None:
+            return
+        entry = self._catalog.refresh().get(message.name)
+        ready = self._ready() and entry is not None and entry.workers > 0
+        ready = ready and message.version in ("", VERSION)
+        await stream.send_message(pb.ModelReadyResponse(ready=ready))
+
+    async def ServerMetadata(
+        self, stream: Stream[pb.ServerMetadataRequest, pb.ServerMetadataResponse]
+    ) -> None:
+        """Describe the server."""
+        await stream.recv_message()
+        said = pb.ServerMetadataResponse(
+            name="millstream", version=version("millstream"), extensions=["model_configuration"]
+        )
+        await stream.send_message(said)
+
+    async def ModelMetadata(
+        self, stream: Stream[pb.ModelMetadataRequest, pb.ModelMetadataResponse]
+    ) -> None:
+        """Describe a model's tensors."""
+        message = await stream.recv_message()
+        if message is None:
+            return
+        entry = self._entry(message.name, message.version)
+        said = pb.ModelMetadataResponse(
+            name=entry.name, versions=[VERSION], platform=_engine(entry)
+        )
+        for tensor in INPUTS:
+            said.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=[1])
+        for tensor in OUTPUTS:
+            said.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=[-1])
+        await stream.send_message(said)
+
+    async def ModelConfig(
+        self, stream: Stream[pb.ModelConfigRequest, pb.ModelConfigResponse]
+    ) -> None:
+        """Describe a model as Triton does."""
+        message = await stream.recv_message()
+        if message is None:
+            return
+        entry = self._entry(message.name, message.version)
+        config = pb.ModelConfig(
+            name=entry.name,
+            platform=_engine(entry),
+            backend=_engine(entry),
+            model_transaction_policy=pb.ModelTransactionPolicy(decoupled=True),
+        )
+        for tensor in INPUTS:
+            config.input.add(
+                name=tensor.name,
+                data_type=tensor.config_type,
+                dims=[1],
+                optional=tensor.optional,
+            )
+        for tensor in OUTPUTS:
+            config.output.add(name=tensor.name, data_type=tensor.config_type, dims=[-1])
+        await stream.send_message(pb.ModelConfigResponse(config=config))
+
+    def _entry(self, name: str, model_version: str) -> Entry:
+        entry = self._catalog.refresh().get(name)
+        if entry is None:
+            raise UnknownModel(f"model {name[:200]!r} is not served here", field="name")
+        _check_version(model_version, "version")
+        return entry
+
+    # ---- inference ------------------------------------------------------------------------------
+
+    async def ModelInfer(self, stream: Stream[pb.ModelInferRequest, pb.ModelInferResponse]) -> None:
+        """Answer one request as a whole."""
+        message = await stream.recv_message()
+        if message is None:
+            return
+        ask = _ask(message)
+        if ask.stream:
+            raise InvalidRequest(
+                "stream is true: call ModelStreamInfer, or set it to false", field="stream"
+            )
+        try:
+            response = await self._whole(message, ask, stream)
+        except MillstreamError as error:
+            raise _renamed(error) from error
+        await stream.send_message(response)
+
+    async def ModelStreamInfer(
+        self, stream: Stream[pb.ModelInferRequest, pb.ModelStreamInferResponse]
+    ) -> None:
+        """Answer a stream's requests side by side; what fails is said, and the rest goes on."""
+        writer = cast(RpcStream, stream).writer
+        await stream.send_initial_metadata()
+        running: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as group:
+            async for message in stream:
+                if len(running) >= MOST_AT_ONCE:
+                    error = Overloaded(f"{MOST_AT_ONCE} requests are open on this stream")
+                    await writer.send([_error_message(message, error)])
+                    continue
+                task = group.create_task(self._one(message, stream, writer))
+                running.add(task)
+                task.add_done_callback(running.discard)
+
+    async def _one(
+        self, message: pb.ModelInferRequest, stream: Stream[Any, Any], writer: ResponseWriter
+    ) -> None:
+        """Answer one of a stream's requests."""
+        try:
+            ask = _ask(message)
+            if ask.stream:
+                await self._pieces(message, ask, stream, writer)
+            else:
+                response = await self._whole(message, ask, stream)
+                await writer.send(_answers(message, ask).last(response))
+        except MillstreamError as error:
+            await writer.send([_error_message(message, error)])
+        except StreamTerminatedError:
+            pass  # The client left; the call itself is cancelled for it.
+
+    async def _whole(
+        self, message: pb.ModelInferRequest, ask: Ask, stream: Stream[Any, Any]
+    ) -> pb.ModelInferResponse:
+        collected = Collected(max(1, ask.message.sampling.n))
+        session = self._open(message, ask, collected, stream)
+        try:
+            await _until(ask.seconds, collected.run())
+        finally:
+            self._door.close(session)
+        return _answers(message, ask).whole(collected)
+
+    async def _pieces(
+        self,
+        message: pb.ModelInferRequest,
+        ask: Ask,
+        stream: Stream[Any, Any],
+        writer: ResponseWriter,
+    ) -> None:
+        def overflowed(error: MillstreamError) -> None:
+            if outlet.session is not None:
+                outlet.session.fail(error)
+
+        outlet = TensorStream(writer, self._flusher, overflowed, _answers(message, ask))
+        outlet.session = session = self._open(message, ask, outlet, stream)
+        try:
+            await _until(ask.seconds, outlet.run())
+        finally:
+            self._door.close(session)
+
+    def _open(
+        self,
+        message: pb.ModelInferRequest,
+        ask: Ask,
+        outlet: Collected | TensorStream,
+        stream: Stream[Any, Any],
+    ) -> Session:
+        traceparent = stream.metadata.get("traceparent", "") if stream.metadata else ""
+        # Ids of the protocol may be any text and are the stream's own: they name no request.
+        request = self._door.accept(
+            ask.message, traceparent=traceparent if isinstance(traceparent, str) else ""
+        )
+        left = [ask.seconds, stream.deadline.time_remaining() if stream.deadline else None]
+        seconds = min((one for one in left if one is not None), default=None)
+        return self._door.open(request, outlet, seconds=seconds)
+
+
+def _ask(message: pb.ModelInferRequest) -> Ask:
+    _check_version(message.model_version, "model_version")
+    return ask_of(message)
+
+
+def _answers(message: pb.ModelInferRequest, ask: Ask) -> Answers:
+    return Answers(message.id, message.model_name, ask)
+
+
+def _error_message(message: pb.ModelInferRequest, error: MillstreamError) -> bytes:
+    failed = _renamed(error)
+    said = pb.ModelStreamInferResponse(error_message=failed.message)
+    said.infer_response.id = message.id
+    return said.SerializeToString()
+
+
+def _renamed(error: MillstreamError) -> MillstreamError:
+    """The error with its field named as the protocol's clients know it."""
+    field = error.field
+    name = "text_input" if field == "prompt" else field.removeprefix("sampling.")
+    message = error.message.replace(field, name) if "." in field else error.message
+    return type(error)(message, field=name, retry_after=error.retry_after)
+
+
+async def _until(seconds: float | None, work: Any) -> None:
+    """Await work, for so long.
+
+    Raises:
+        DeadlineExceeded: It took longer.
+    """
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            await work
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise DeadlineExceeded(f"the timeout of {seconds:g} s has passed") from None
+
+
+def _check_version(given: str, field: str) -> None:
+    if given not in ("", VERSION):
+        raise InvalidRequest(f"version {given[:20]!r}: models have only {VERSION!r}", field=field)
+
+
+def _engine(entry: Entry) -> str:
+    return entry.card.engine if entry.card is not None else ""

@@ -1,0 +1,293 @@
+"""The fixed set of `make test`: every kind of fault once, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from shared.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    MillstreamError,
+    Overloaded,
+    PoisonRequest,
+    Unavailable,
+)
+from tests.faults.harness import Cluster, Event, PlainNats, Scenario, play, until, verify
+
+SCENARIOS = {
+    "a worker is killed": Scenario((Event(0.4, "kill", "w0"),)),
+    "a worker is stopped and wakes": Scenario(
+        (Event(0.4, "freeze", "w0"), Event(1.6, "wake", "w0")), tokens=200
+    ),
+    "an engine hangs in a live worker": Scenario((), each=(("w0", ("hang_at=60",)),), tokens=120),
+    "an engine hangs, and goes on": Scenario(
+        (), each=(("w0", ("hang_at=60", "hang_ms=900")),), tokens=200
+    ),
+    "an engine dies": Scenario((), each=(("w0", ("die_at=60",)),), tokens=120),
+    "a worker is told to stop": Scenario((Event(0.4, "terminate", "w0"),)),
+    "nats is killed and restarts": Scenario(
+        (Event(0.4, "nats_kill"), Event(0.7, "nats_start")), tokens=200
+    ),
+    "nats loses its storage": Scenario(
+        (Event(0.4, "nats_lose"), Event(0.7, "nats_start")), tokens=200
+    ),
+    "a gateway is stopped for two seconds": Scenario(
+        (Event(0.4, "freeze", "g0"), Event(2.4, "wake", "g0")), tokens=300, gateways=2
+    ),
+    "both workers are killed in turn and come back": Scenario(
+        (
+            Event(0.4, "kill", "w0"),
+            Event(0.5, "restart", "w0"),
+            Event(1.5, "kill", "w1"),
+            Event(1.6, "restart", "w1"),
+        ),
+        tokens=250,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_streams_survive(name: str, tmp_path: Path) -> None:
+    scenario = SCENARIOS[name]
+    flags = ("--drain-grace", "0.2")
+    async with Cluster(
+        tmp_path,
+        workers=scenario.workers,
+        gateways=scenario.gateways,
+        engine=scenario.engine,
+        each=dict(scenario.each),
+        worker_flags=flags,
+    ) as cluster:
+        seen = await play(scenario, cluster)
+        verify(seen)
+        await cluster.quiet()
+        if "gateway" in name:
+            assert all(one.attempts == 1 for one in seen), "it declared a live worker dead"
+
+
+async def test_heartbeats_alone_find_a_dead_worker(tmp_path: Path) -> None:
+    """Somebody's own nats-server: no DISCONNECT events."""
+    scenario = Scenario((Event(0.4, "kill", "w0"),), tokens=200)
+    async with Cluster(tmp_path, nats=PlainNats(tmp_path / "nats")) as cluster:
+        seen = await play(scenario, cluster)
+        verify(seen)
+        assert max(one.worst_gap for one in seen) < 3.0
+
+
+async def test_poison_dies_and_its_neighbours_finish(tmp_path: Path) -> None:
+    async with Cluster(
+        tmp_path, workers=3, engine=("step_ms=20", "mode=chain", "crash_on=POISON")
+    ) as cluster:
+        crashed = 0
+
+        async def supervise() -> None:
+            nonlocal crashed
+            while True:
+                for name, member in cluster.members.items():
+                    assert member.process is not None
+                    if name.startswith("w") and member.process.poll() is not None:
+                        crashed += 1
+                        member.start()
+                await asyncio.sleep(0.2)
+
+        watching = asyncio.create_task(supervise())
+        neighbours = [
+            asyncio.create_task(cluster.ask(60, prompt=f"innocent {number}")) for number in range(6)
+        ]
+        poison = await cluster.ask(10, prompt="this is POISON indeed")
+        seen = await asyncio.gather(*neighbours)
+        watching.cancel()
+        assert isinstance(poison.error, PoisonRequest), poison.error
+        verify(seen)
+        assert crashed <= 3, crashed
+
+
+async def test_cancelling(tmp_path: Path) -> None:
+    """One slot: the next request starts as soon as the one before has left it."""
+    async with Cluster(
+        tmp_path, workers=1, gateways=2, worker_flags=("--max-batch", "1")
+    ) as cluster:
+        client = cluster.client()
+        waits = []
+        for turn in range(10):
+            first = client.generate("first", max_tokens=3000, request_id=f"first-{turn}")
+            await anext(first)
+            second = client.generate("second", max_tokens=2)
+            waiting = asyncio.ensure_future(anext(second))
+            await _queued(cluster, 1)
+            left = time.monotonic()
+            if turn % 2:
+                await cluster.client("g1").cancel(f"first-{turn}")
+            await first.cancel()
+            await waiting
+            waits.append(time.monotonic() - left)
+            await second.cancel()
+        assert statistics.median(waits) < 0.05 + 0.02, waits
+
+        # A queued one is taken out of its stream without any worker touching it.
+        first = client.generate("first", max_tokens=3000)
+        await anext(first)
+        tokens = _tokens(cluster)
+        second = client.generate("second", max_tokens=2, request_id="queued")
+        waiting = asyncio.ensure_future(anext(second))
+        await _queued(cluster, 1)
+        await cluster.client("g1").cancel("queued")
+        with pytest.raises(Cancelled):
+            await waiting
+        await _queued(cluster, 0)
+        await anext(first)
+        await first.cancel()
+        await until(lambda: _tokens(cluster) > tokens, "a heartbeat tells of the tokens")
+        late = await cluster.ask(3000, deadline=0.3)
+        assert isinstance(late.error, DeadlineExceeded)
+        assert 5 < len(late.tokens) < 40
+        await cluster.quiet(3.0)
+
+
+async def test_cancel_during_prefill(tmp_path: Path) -> None:
+    async with Cluster(
+        tmp_path, workers=1, engine=("step_ms=5", "mode=chain", "prefill_ms=5000")
+    ) as cluster:
+        generation = cluster.client().generate("slow", max_tokens=5)
+        waiting = asyncio.ensure_future(anext(generation))
+        await until(lambda: cluster.running == 1, "it is in its prefill")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await generation.cancel()
+        await until(lambda: cluster.running == 0, "its slot is free", 1.0)
+
+
+async def test_a_killed_gateway_leaves_nothing(tmp_path: Path) -> None:
+    async with Cluster(tmp_path, workers=1, gateways=2, worker_flags=("--max-batch", "4")) as cluster:
+        lost = [
+            asyncio.create_task(cluster.ask(3000, gateways=["g0"], prompt=f"lost {n}"))
+            for n in range(12)
+        ]
+        await until(lambda: cluster.running == 4, "all slots are taken")
+        mine = asyncio.create_task(cluster.ask(50, gateways=["g1"]))
+        killed = time.monotonic()
+        cluster.kill("g0")
+        for one in await asyncio.gather(*lost):
+            assert isinstance(one.error, Unavailable)
+        seen = await mine
+        verify([seen])
+        assert seen.times[0] - killed < 3.0 + 0.7
+        await cluster.quiet(5.0)
+
+
+async def test_rolling_restarts_fail_nothing(tmp_path: Path) -> None:
+    async with Cluster(
+        tmp_path,
+        gateways=2,
+        worker_flags=("--drain-grace", "0.3"),
+        gateway_flags=("--drain-grace", "10"),
+    ) as cluster:
+        stop = asyncio.Event()
+        results: list[object] = []
+
+        async def load(number: int) -> None:
+            gateways = ["g0", "g1"] if number % 2 else ["g1", "g0"]
+            while not stop.is_set():
+                seen = await cluster.ask(30, prompt=f"load {number}", gateways=gateways, retry=True)
+                results.append(seen)
+                verify([seen])
+
+        loads = [asyncio.create_task(load(number)) for number in range(6)]
+        for name in ("w0", "w1", "g0", "g1"):
+            await cluster.roll(name)
+        stop.set()
+        await asyncio.gather(*loads)
+        assert len(results) > 20
+        await cluster.quiet()
+
+
+async def test_overload_is_refused_at_once(tmp_path: Path) -> None:
+    """Ten times the capacity, with deadlines: what is taken is done in time."""
+    async with Cluster(
+        tmp_path,
+        workers=1,
+        engine=("step_ms=10", "mode=chain"),
+        worker_flags=("--max-batch", "8"),
+        gateway_flags=("--max-queue", "40"),
+    ) as cluster:
+        peak = await _goodput(cluster, clients=10, seconds=2.0)
+        begun = cluster.members["g0"].resident
+        over = await _goodput(cluster, clients=100, seconds=4.0)
+        assert over.done >= 0.9 * 2 * peak.done * 0.9, (peak, over)  # Twice as long.
+        assert over.refusals, "nothing was refused"
+        assert statistics.median(over.refusals) < 0.02, statistics.median(over.refusals)
+        assert cluster.members["g0"].resident < begun + 40 * 2**20
+        ended = time.monotonic()
+        seen = await cluster.ask(5, retry=True)
+        verify([seen])
+        assert time.monotonic() - ended < 2.0
+
+
+class Goodput:
+    """What an offered load came to."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.late = 0
+        self.refusals: list[float] = []
+
+    def __repr__(self) -> str:
+        return f"done {self.done}, late {self.late}, refused {len(self.refusals)}"
+
+
+async def _goodput(cluster: Cluster, clients: int, seconds: float) -> Goodput:
+    result = Goodput()
+    until_ = time.monotonic() + seconds
+
+    async def one(number: int) -> None:
+        while time.monotonic() < until_:
+            asked = time.monotonic()
+            seen = await cluster.ask(20, prompt=f"load {number}", deadline=1.5)
+            if seen.error is None:
+                result.done += 1
+            elif isinstance(seen.error, Overloaded):
+                assert seen.error.retry_after is not None
+                result.refusals.append(time.monotonic() - asked)
+                await asyncio.sleep(0.1)
+            elif isinstance(seen.error, DeadlineExceeded):
+                result.late += 1
+            else:
+                raise seen.error
+
+    await asyncio.gather(*(one(number) for number in range(clients)))
+    return result
+
+
+async def test_a_reader_that_stops_hurts_nobody(tmp_path: Path) -> None:
+    """It is refused past its buffer, and memory stays where it was."""
+    async with Cluster(
+        tmp_path, workers=1, engine=("step_ms=0", "mode=chain", "context_length=3000000")
+    ) as cluster:
+        slow = cluster.client().generate("slow", max_tokens=2_000_000)
+        await anext(slow)
+        gateway, worker = cluster.members["g0"], cluster.members["w0"]
+        begun = gateway.resident + worker.resident
+        other = await cluster.ask(200)
+        verify([other])
+        await until(lambda: cluster.running == 0, "the slow reader was ended", 60.0)
+        assert gateway.resident + worker.resident < begun + 96 * 2**20
+        with pytest.raises(MillstreamError) as failure:
+            async for _ in slow:
+                pass
+        assert isinstance(failure.value, Overloaded)
+
+
+async def _queued(cluster: Cluster, count: int) -> None:
+    deadline = time.monotonic() + 5.0
+    while await cluster.queued() != count:
+        assert time.monotonic() < deadline, f"{await cluster.queued()} queued"
+        await asyncio.sleep(0.005)
+
+
+def _tokens(cluster: Cluster) -> int:
+    return sum(beat.tokens for beat in cluster.beats.values())

@@ -1,0 +1,13 @@
+"""Schedules that once went wrong, and rules without which some schedule does."""
+
+from __future__ import annotations
+
+REGRESSIONS = {
+    4178: "a claim that came after its worker was forgotten bound the request to nobody",
+    6128: "the same, with the disconnect event and the restart in another order",
+    1071: "a gateway that is killed while it is stopped never takes the request in its socket",
+    221: "a worker that gave up its execs by itself must say so by a digest without them",
+    35: "the lease of a dead gateway ends what runs for it",
+    57: "an attempt that a late ack took out of a new storage is found missing and queued anew",
+}
+"""Seeds, and what was wrong. They run in every suite."""
