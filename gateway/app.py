@@ -39,6 +39,10 @@ class App:
 
     Args:
         settings: The gateway's settings.
+
+    Attributes:
+        grpc_port: Where gRPC is served, once it is.
+        http: What serves HTTP, where it is on.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -68,6 +72,7 @@ class App:
             ),
         )
         self.http: HttpServer | None = None
+        self.grpc_port = 0
         self._stopping = asyncio.Event()
         self.link.on_ready = lambda _ready: self._update_health()
         self.link.router.on_models = self._update_health
@@ -108,8 +113,8 @@ class App:
     async def _listen(self) -> list[str]:
         """Start the servers; returns where they listen, gRPC first."""
         settings = self._settings
-        port = await self.server.start(settings.grpc_host, settings.grpc_port)
-        addresses = [f"{settings.grpc_host}:{port}"]
+        self.grpc_port = await self.server.start(settings.grpc_host, settings.grpc_port)
+        addresses = [f"{settings.grpc_host}:{self.grpc_port}"]
         if settings.http_port is not None:
             # Where it is off, nothing of FastAPI is imported.
             from gateway.http.front import Front

@@ -61,7 +61,7 @@ def server_context(
                 log.info("certificate_reloaded", file=str(certificate))
         connection.context = current
 
-    outer.sni_callback = choose  # type: ignore[assignment]  # OpenSSL calls it for every handshake.
+    outer.sni_callback = choose  # Called at every handshake.
     return outer
 
 

@@ -49,7 +49,7 @@ Right answers, greedy: {answers}.
 
 A conversation is `<|bos|><|user|>...<|assistant|>...<|eos|><|user|>...<|assistant|>`, with an
 optional `<|system|>...` after the start; the chat template does this. Plain text such as "Once upon
-a time" is continued as a story. Greedy decoding or a temperature up to 0.8 works well.
+a time" is continued as a story.
 
 ## Samples
 
@@ -59,9 +59,10 @@ At temperature 0.8, not chosen:
 
 ## Limits
 
-It knows a few hundred facts, numbers up to about twenty, and a dozen and a half story plots. On
-anything else it says that it does not know, or is wrong. System texts hardly change what it does.
-It is meant for demos and tests, and for nothing else.
+It knows a few hundred facts, numbers up to about twenty, and fifteen story plots. On anything else
+it says that it does not know, or is wrong. Its stories hold together sentence by sentence, but
+names and things often change on the way, and the hero is not always the one that was asked for.
+System texts hardly change what it does. It is meant for demos and tests, and for nothing else.
 
 ## License
 

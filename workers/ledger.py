@@ -104,6 +104,11 @@ class Ledger:
         return self.kept > RECORD_MOST
 
     @property
+    def at_work(self) -> int:
+        """Jobs that the engine has: a frozen step counter means something only with these."""
+        return self.running - sum(e.waiting is not None for e in self._claiming.values())
+
+    @property
     def settled(self) -> bool:
         """Whether every gateway has everything."""
         return not self.execs

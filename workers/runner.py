@@ -169,7 +169,7 @@ class Runner:
                 if now >= self._announce_due:
                     self._announce()
             seen = self._engine.observe()
-            self._pace.observe(seen.steps, self._ledger.running + seen.running, now)
+            self._pace.observe(seen.steps, self._ledger.at_work + seen.running, now)
             self._ledger.tick()
             if self._intake is not None:
                 self._intake.plan()
@@ -182,7 +182,7 @@ class Runner:
             wire.encode(
                 wire.Heartbeat(
                     self.worker, self._beats, self._model, self._state, seen.steps,
-                    self._ledger.running, self._limit, seen.waiting, seen.kv_used,
+                    self._ledger.at_work, self._limit, seen.waiting, seen.kv_used,
                     self._ledger.tokens,
                 )
             ),

@@ -24,4 +24,4 @@ def guard(server: GrpcServer, access: Access) -> None:
             header = metadata.get("authorization", "")
             metadata[TENANT] = access.admit(header if isinstance(header, str) else "")
 
-    listen(server, RecvRequest, admit)  # type: ignore[arg-type]  # It has the hook that this uses.
+    listen(server, RecvRequest, admit)

@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.access.tenants import PRIORITIES, Limits
+from gateway.access.tenants import PRIORITIES, Limits, Priority
 
 TENANT = r"^[A-Za-z0-9_.-]{1,64}$"
 _KEY = re.compile(r"ms_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
@@ -44,7 +44,7 @@ class _Tenant(BaseModel):
     token_burst: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     streams: Annotated[int, Field(ge=1)] | None = None
     models: tuple[str, ...] = ()
-    priorities: tuple[Literal["interactive", "standard", "batch"], ...] = PRIORITIES
+    priorities: tuple[Priority, ...] = PRIORITIES
 
 
 class _Key(BaseModel):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from gateway.access.buckets import Bucket
 from shared.errors import Forbidden, Overloaded
 
-PRIORITIES = ("interactive", "standard", "batch")
+Priority = Literal["interactive", "standard", "batch"]
+PRIORITIES: tuple[Priority, ...] = ("interactive", "standard", "batch")
 """By urgency, which counts from 1."""
 
 ASSUMED_TOKENS = 256
@@ -40,7 +42,7 @@ class Limits:
     token_burst: float | None = None
     streams: int | None = None
     models: tuple[str, ...] = ()
-    priorities: tuple[str, ...] = PRIORITIES
+    priorities: tuple[Priority, ...] = PRIORITIES
 
     def requests(self, now: float) -> Bucket:
         """A full bucket of requests."""

@@ -8,13 +8,13 @@ from typing import Any
 from gateway.collected import Collected
 from gateway.kserve import inference_pb2 as pb
 from gateway.kserve.asks import Ask
+from gateway.kserve.models import VERSION
 from gateway.kserve.tensors import add_counts, add_strings
 from gateway.outlet import Buffered, Flusher, Writer
 from gateway.ports import Summary
 from gateway.session import Session
 from shared.errors import MillstreamError
 
-VERSION = "1"
 FINAL = "triton_final_response"
 
 

@@ -14,10 +14,10 @@ from gateway.collected import Collected
 from gateway.door import Door
 from gateway.grpc.stream import RpcStream
 from gateway.kserve import inference_pb2 as pb
-from gateway.kserve.answers import VERSION, Answers, TensorStream
+from gateway.kserve.answers import Answers, TensorStream
 from gateway.kserve.asks import Ask, ask_of
 from gateway.kserve.inference_grpc import GRPCInferenceServiceBase
-from gateway.kserve.tensors import INPUTS, OUTPUTS
+from gateway.kserve.models import VERSION, check_version, configuration, metadata
 from gateway.outlet import Flusher
 from gateway.session import Session
 from gateway.writer import ResponseWriter
@@ -93,13 +93,7 @@ class KServeService(GRPCInferenceServiceBase):
         if message is None:
             return
         entry = self._entry(message.name, message.version)
-        said = pb.ModelMetadataResponse(
-            name=entry.name, versions=[VERSION], platform=_engine(entry)
-        )
-        for tensor in INPUTS:
-            said.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=[1])
-        for tensor in OUTPUTS:
-            said.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=[-1])
+        said = metadata(entry)
         await stream.send_message(said)
 
     async def ModelConfig(
@@ -110,28 +104,14 @@ class KServeService(GRPCInferenceServiceBase):
         if message is None:
             return
         entry = self._entry(message.name, message.version)
-        config = pb.ModelConfig(
-            name=entry.name,
-            platform=_engine(entry),
-            backend=_engine(entry),
-            model_transaction_policy=pb.ModelTransactionPolicy(decoupled=True),
-        )
-        for tensor in INPUTS:
-            config.input.add(
-                name=tensor.name,
-                data_type=tensor.config_type,
-                dims=[1],
-                optional=tensor.optional,
-            )
-        for tensor in OUTPUTS:
-            config.output.add(name=tensor.name, data_type=tensor.config_type, dims=[-1])
+        config = configuration(entry)
         await stream.send_message(pb.ModelConfigResponse(config=config))
 
     def _entry(self, name: str, model_version: str) -> Entry:
         entry = self._catalog.refresh().get(name)
         if entry is None:
             raise UnknownModel(f"model {name[:200]!r} is not served here", field="name")
-        _check_version(model_version, "version")
+        check_version(model_version, "version")
         return entry
 
     # ---- inference ------------------------------------------------------------------------------
@@ -232,7 +212,7 @@ class KServeService(GRPCInferenceServiceBase):
 
 
 def _ask(message: pb.ModelInferRequest) -> Ask:
-    _check_version(message.model_version, "model_version")
+    check_version(message.model_version, "model_version")
     return ask_of(message)
 
 
@@ -269,12 +249,3 @@ async def _until(seconds: float | None, work: Any) -> None:
         if not deadline.expired():
             raise
         raise DeadlineExceeded(f"the timeout of {seconds:g} s has passed") from None
-
-
-def _check_version(given: str, field: str) -> None:
-    if given not in ("", VERSION):
-        raise InvalidRequest(f"version {given[:20]!r}: models have only {VERSION!r}", field=field)
-
-
-def _engine(entry: Entry) -> str:
-    return entry.card.engine if entry.card is not None else ""

@@ -15,7 +15,7 @@ from shared.streams import ensure_consumers, ensure_streams
 from tests.containers.docker import ROOT
 from tests.e2e.running import RunningStack
 
-CONFIG = ROOT / "deploy" / "nats" / "nats.conf"
+CONFIG = ROOT / "deploy" / "nats"
 IMAGE = "nats:2.12-alpine"
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:testcontainers")
@@ -28,8 +28,8 @@ def nats_url(engine: None) -> Iterator[str]:
 
     server = (
         NatsContainer(IMAGE)
-        .with_volume_mapping(str(CONFIG), "/etc/millstream/nats.conf")
-        .with_command("--config /etc/millstream/nats.conf")
+        .with_volume_mapping(str(CONFIG), "/etc/millstream/nats")
+        .with_command("--config /etc/millstream/nats/nats.conf")
     )
     with server:
         yield server.nats_uri()

@@ -163,7 +163,8 @@ async def test_cancel_during_prefill(tmp_path: Path) -> None:
 
 
 async def test_a_killed_gateway_leaves_nothing(tmp_path: Path) -> None:
-    async with Cluster(tmp_path, workers=1, gateways=2, worker_flags=("--max-batch", "4")) as cluster:
+    flags = ("--max-batch", "4")
+    async with Cluster(tmp_path, workers=1, gateways=2, worker_flags=flags) as cluster:
         lost = [
             asyncio.create_task(cluster.ask(3000, gateways=["g0"], prompt=f"lost {n}"))
             for n in range(12)

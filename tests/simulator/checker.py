@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import Overloaded, PoisonRequest, Unavailable
 from tests.simulator.clients import Client
+from tests.simulator.parts import POISON
 from workers.engines.sim import chain_broken
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 STOPS_WITHIN = 3.1
 STOPS_WITHIN_CALM = 0.2
-POISON = 3
+DEATHS = 3
+MOST_CRASHES = 6
 
 
 def check(schedule: Schedule) -> list[str]:
@@ -21,6 +23,8 @@ def check(schedule: Schedule) -> list[str]:
     found: list[str] = []
     for client in schedule.clients:
         found += [f"{client.name}: {violation}" for violation in _client(schedule, client)]
+    if schedule.crashes > MOST_CRASHES:
+        found.append(f"a poison request killed {schedule.crashes} workers")
     found += _overtime(schedule)
     found += [f"left behind: {what}" for what in schedule.left_behind()]
     return found
@@ -47,7 +51,7 @@ def _allowed(schedule: Schedule, client: Client) -> bool:
     """Whether the schedule explains an error; none may for trouble that a failover mends."""
     error = client.error
     if isinstance(error, PoisonRequest):
-        return schedule.deaths >= POISON
+        return client.prompt[0] == POISON or schedule.deaths >= DEATHS
     if isinstance(error, Overloaded):
         return client.deadline is not None
     away = any(

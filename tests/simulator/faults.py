@@ -39,6 +39,7 @@ class Ask:
         leaves: Seconds after which it goes, or None.
         deadline: Its deadline in seconds, or None.
         urgency: Its class.
+        poison: Whether it kills every worker at its first step.
     """
 
     at: float
@@ -47,6 +48,7 @@ class Ask:
     leaves: float | None
     deadline: float | None
     urgency: int
+    poison: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def plan(seed: int) -> Plan:
     chance = random.Random(seed)
     workers = chance.choice((1, 2, 2, 3))
     gateways = chance.choice((1, 2))
-    asks = tuple(_ask(chance, gateways) for _ in range(chance.randint(4, 14)))
+    poison = chance.random() < 0.05
+    asks = tuple(_ask(chance, gateways, poison and n == 2) for n in range(chance.randint(4, 14)))
     names, weights = zip(*KINDS, strict=True)
     count = chance.choice((0, 1, 2, 2, 3, 4, 6))
     faults = [
@@ -109,7 +112,7 @@ def plan(seed: int) -> Plan:
     )
 
 
-def _ask(chance: random.Random, gateways: int) -> Ask:
+def _ask(chance: random.Random, gateways: int, poison: bool) -> Ask:
     return Ask(
         at=chance.uniform(0.5, 2.5),
         gateway=chance.randrange(gateways),
@@ -117,4 +120,5 @@ def _ask(chance: random.Random, gateways: int) -> Ask:
         leaves=chance.uniform(0.0, 2.0) if chance.random() < 0.2 else None,
         deadline=chance.uniform(0.2, 3.0) if chance.random() < 0.1 else None,
         urgency=chance.choice((1, 2, 2, 3)),
+        poison=poison,
     )

@@ -8,6 +8,7 @@ REGRESSIONS = {
     1071: "a gateway that is killed while it is stopped never takes the request in its socket",
     221: "a worker that gave up its execs by itself must say so by a digest without them",
     35: "the lease of a dead gateway ends what runs for it",
+    72: "a claim without an answer is not work: with it in hand no engine is stuck",
     57: "an attempt that a late ack took out of a new storage is found missing and queued anew",
 }
 """Seeds, and what was wrong. They run in every suite."""

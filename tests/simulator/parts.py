@@ -24,6 +24,8 @@ ANNOUNCE = 2.0
 MODEL = "m"
 SURPLUS = 0.01
 ASK_LIMIT = 2.0
+POISON = 4242
+"""A prompt that begins with this token kills the worker that steps on it."""
 CARD = wire.ModelCard(MODEL, "sim", 4096, 1 << 31, "none", "chain", ("resume",), 4)
 
 
@@ -214,7 +216,7 @@ class ChainEngine:
         self._planned = False
         self.steps = 0
         self.hung = False
-        self.jobs: dict[int, list[int]] = {}
+        self.crashed: Callable[[], None] = lambda: None
         self._work: dict[int, tuple[Job, int, int]] = {}
         self.log: list[tuple[float, int]] = []
 
@@ -245,6 +247,10 @@ class ChainEngine:
             return
         self.steps += 1
         outputs = []
+        if any((job.token_ids or (0,))[0] == POISON for job, _, _ in self._work.values()):
+            self._process.kill()
+            self.crashed()
+            return
         for key, (job, count, before) in list(self._work.items()):
             wanted = job.sampling.max_tokens or 1
             first = count == (len(job.delivered[0]) if job.delivered else 0)
@@ -335,14 +341,14 @@ class Worker(Member):
 
     def on_tick(self) -> None:
         now = self.now()
-        self._pace.observe(self.engine.steps, self.ledger.running + self.engine.running, now)
+        self._pace.observe(self.engine.steps, self.ledger.at_work + self.engine.running, now)
         if self.link is not None:
             if now >= self._beat_due:
                 self._beat_due = now + BEAT
                 self._beats += 1
                 state = "draining" if self.draining else "ready"
                 beat = wire.Heartbeat(
-                    self.name, self._beats, MODEL, state, self.engine.steps, self.ledger.running,
+                    self.name, self._beats, MODEL, state, self.engine.steps, self.ledger.at_work,
                     self.slots,
                 )  # fmt: skip
                 self.send(subjects.heartbeat(self.name), beat)

@@ -20,13 +20,14 @@ from tests.simulator.broker import Broker, Weather
 from tests.simulator.checker import check
 from tests.simulator.clients import Client
 from tests.simulator.faults import FAULTS_UNTIL, Ask, Fault, Plan, plan
-from tests.simulator.parts import MODEL, Gateway, Worker
+from tests.simulator.parts import MODEL, POISON, Gateway, Worker
 from tests.simulator.world import World
 
 QUEUE_SECONDS = 60.0
 LIMIT = 90.0
 SETTLE = 0.5
 DRAIN_GRACE = 0.3
+CRASH_RESTART = 0.3
 
 
 class Schedule:
@@ -52,6 +53,7 @@ class Schedule:
         self.every_gateway: list[Gateway] = []
         self.faults_end = 0.0
         self.deaths = 0
+        self.crashes = 0
         self._restarts = 0
         self.workers = [self._worker(f"w{number}") for number in range(self.plan.workers)]
         self.gateways = [self._gateway(f"g{number}") for number in range(self.plan.gateways)]
@@ -83,9 +85,11 @@ class Schedule:
     def left_behind(self) -> list[str]:
         """What has not been cleared away."""
         left = []
-        for gateway in self.every_gateway:
-            if gateway.up and not gateway.router.idle:
-                left.append(f"{gateway.name}: {vars(gateway.router)}")
+        left.extend(
+            f"{gateway.name}: {list(gateway.router.sessions)}"
+            for gateway in self.every_gateway
+            if gateway.up and not gateway.router.idle
+        )
         for worker in self.every_worker:
             if worker.up and not (worker.ledger.settled and worker.ledger.running == 0):
                 left.append(f"{worker.name}: {list(worker.ledger.execs.values())}")
@@ -100,8 +104,14 @@ class Schedule:
     def _worker(self, name: str) -> Worker:
         worker = Worker(self.world, self.broker, name, self.plan.step, self.plan.slots)
         self.every_worker.append(worker)
+        worker.engine.crashed = lambda: self._crashed(worker)
         worker.start()
         return worker
+
+    def _crashed(self, worker: Worker) -> None:
+        number = int(worker.base[1:])
+        self.crashes += 1
+        self.world.after(CRASH_RESTART, self._restart_worker, number, worker)
 
     def _gateway(self, name: str) -> Gateway:
         gateway = Gateway(self.world, self.broker, name, QUEUE_SECONDS)
@@ -113,6 +123,8 @@ class Schedule:
         number = len(self.clients)
         chance = self.world.random
         prompt = tuple(chance.randrange(1000) for _ in range(chance.randint(1, 6)))
+        if ask.poison:
+            prompt = (POISON, *prompt)
         client = Client(self.world, f"c{number}", prompt, ask.tokens, ask.deadline)
         self.clients.append(client)
         gateway = self.gateways[ask.gateway]

@@ -32,7 +32,7 @@ FORMS = {
 ENDING = Sampling(max_tokens=100, temperature=0.0)
 
 
-async def test_greedy_answers_are_those_of_the_torch_engine(listening: VllmDriver) -> None:
+async def test_greedy_answers_are_those_of_the_torch_engine(driver: VllmDriver) -> None:
     torch_engine = TorchEngine(
         str(bundled.PATH), served_name="tiny", dtype="float32", device="cpu", context_length=256
     )
@@ -50,28 +50,28 @@ async def test_greedy_answers_are_those_of_the_torch_engine(listening: VllmDrive
             {"prompt": PROMPTS[2], "sampling": changed(sampling, stop=("the", " a"))},
             {"messages": chat, "sampling": sampling},
         ):
-            ours, theirs = await listening.run(**fields), await other.run(**fields)
+            ours, theirs = await driver.run(**fields), await other.run(**fields)
             assert ours.prompt_ids == theirs.prompt_ids
             assert ours.choices == theirs.choices
     finally:
         await torch_engine.close()
 
 
-async def test_an_answer_has_the_form_that_is_asked_for(listening: VllmDriver) -> None:
-    said = await listening.one(sampling=ENDING, structured=FORMS["json"])
+async def test_an_answer_has_the_form_that_is_asked_for(driver: VllmDriver) -> None:
+    said = await driver.one(sampling=ENDING, structured=FORMS["json"])
     assert said.finish == "stop"
     assert set(json.loads(said.text)) == {"ok", "mood"}
-    assert re.fullmatch("[a-c]{3}-[0-9]{2}", (await listening.one(sampling=ENDING, structured=FORMS["regex"])).text)
-    assert (await listening.one(sampling=ENDING, structured=FORMS["choices"])).text in FORMS["choices"].choices
-    assert re.fullmatch("a*b", (await listening.one(sampling=ENDING, structured=FORMS["grammar"])).text)
+    assert re.fullmatch("[a-c]{3}-[0-9]{2}", (await driver.one(sampling=ENDING, structured=FORMS["regex"])).text)
+    assert (await driver.one(sampling=ENDING, structured=FORMS["choices"])).text in FORMS["choices"].choices
+    assert re.fullmatch("a*b", (await driver.one(sampling=ENDING, structured=FORMS["grammar"])).text)
 
 
 @pytest.mark.parametrize("form", ["json", "regex", "choices"])
-async def test_a_form_is_kept_over_a_continuation(listening: VllmDriver, form: str) -> None:
+async def test_a_form_is_kept_over_a_continuation(driver: VllmDriver, form: str) -> None:
     asked: dict[str, Any] = {"sampling": ENDING, "structured": FORMS[form]}
-    full = await listening.one(**asked)
+    full = await driver.one(**asked)
     for cut in range(len(full.ids) + 1):
-        rest = await listening.one(**asked, delivered=(tuple(full.ids[:cut]),))
+        rest = await driver.one(**asked, delivered=(tuple(full.ids[:cut]),))
         assert rest.ids == full.ids[cut:]
         assert rest.finish == full.finish
         assert rest.completion_tokens == full.completion_tokens
@@ -86,47 +86,47 @@ async def test_a_form_is_kept_over_a_continuation(listening: VllmDriver, form: s
         (Structured("poem", "x"), "structured"),
     ],
 )
-async def test_a_form_that_is_none_is_refused(listening: VllmDriver, form: Structured, field: str) -> None:
-    neighbour = listening.submit(PROMPTS[1])
-    error = (await listening.run(structured=form)).error
+async def test_a_form_that_is_none_is_refused(driver: VllmDriver, form: Structured, field: str) -> None:
+    neighbour = driver.submit(PROMPTS[1])
+    error = (await driver.run(structured=form)).error
     assert isinstance(error, InvalidRequest)
     assert error.field == field
-    assert (await listening.end(neighbour)).error is None
+    assert (await driver.end(neighbour)).error is None
 
 
-async def test_a_prompt_seen_before_comes_from_the_cache(listening: VllmDriver) -> None:
+async def test_a_prompt_seen_before_comes_from_the_cache(driver: VllmDriver) -> None:
     prompt = "The mill stands where the stream falls. " * 12
-    first = await listening.run(prompt)
-    again = await listening.run(prompt)
+    first = await driver.run(prompt)
+    again = await driver.run(prompt)
     assert again.choices == first.choices
     assert first.prompt_ids is not None
-    assert listening.cached[1] == 0
-    assert 16 <= listening.cached[2] < len(first.prompt_ids)
+    assert driver.cached[1] == 0
+    assert 16 <= driver.cached[2] < len(first.prompt_ids)
 
 
-async def test_the_urgent_go_first(listening: VllmDriver) -> None:
+async def test_the_urgent_go_first(driver: VllmDriver) -> None:
     long = changed(GREEDY, max_tokens=60)
-    jobs = [listening.submit(urgency=3, sampling=long) for _ in range(80)]
-    urgent = listening.submit(urgency=1)
+    jobs = [driver.submit(urgency=3, sampling=long) for _ in range(80)]
+    urgent = driver.submit(urgency=1)
     for job in (*jobs, urgent):
-        await listening.end(job)
-    assert listening.begun.index(urgent) <= 2 * 32  # Of 80 the last asked for, and of 32 slots.
+        await driver.end(job)
+    assert driver.begun.index(urgent) <= 2 * 32  # Of 80 the last asked for, and of 32 slots.
 
 
-async def test_what_is_aborted_leaves_vllm_too(listening: VllmDriver, relay: Relay) -> None:
+async def test_what_is_aborted_leaves_vllm_too(driver: VllmDriver, relay: Relay) -> None:
     long = changed(GREEDY, max_tokens=200)
-    jobs = [listening.submit(sampling=long) for _ in range(8)]
-    await listening.answers[jobs[-1]].begun.wait()
+    jobs = [driver.submit(sampling=long) for _ in range(8)]
+    await driver.answers[jobs[-1]].begun.wait()
     for job in jobs:
-        listening.engine.abort(job)
-    await listening.one()
-    await listening.one()
+        driver.engine.abort(job)
+    await driver.one()
+    await driver.one()
     assert relay.engine._steps.running <= 1
     assert relay.engine._llm.get_num_unfinished_requests() == 0
 
 
-async def test_an_adapter_that_is_not_loaded_is_refused(listening: VllmDriver) -> None:
-    error = (await listening.run(adapter="poet")).error
+async def test_an_adapter_that_is_not_loaded_is_refused(driver: VllmDriver) -> None:
+    error = (await driver.run(adapter="poet")).error
     assert isinstance(error, InvalidRequest)
     assert error.field == "adapter"
     assert "'poet' is not loaded" in error.message
