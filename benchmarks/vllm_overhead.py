@@ -260,7 +260,10 @@ class Millstream:
         flags = ["--engine", "vllm", "--model", str(engine["model"]), "--served-name", "bench"]
         for name, value in engine.items():
             if name != "model":
-                flags += ["--engine-arg", f"{name}={str(value).lower() if value is True else value}"]
+                flags += [
+                    "--engine-arg",
+                    f"{name}={str(value).lower() if value is True else value}",
+                ]
         self._pipeline = Pipeline(folder / "millstream", flags)
 
     def __enter__(self) -> Millstream:

@@ -24,8 +24,10 @@ ASK_EVERY = 0.1
 ORPHAN_LIMIT = 2.0
 LATER_MS = 100
 RESUMABLE = "resume"
+RESUMABLE_STRUCTURED = "resume_structured"
 ONCE_ONLY = "once"
-"""Features of a model card: it continues delivered tokens; it must never run twice."""
+"""Features of a model card: it continues delivered tokens; also those of a restricted answer,
+whose grammar must be brought to the same state; it must never run twice."""
 
 
 class Io(Protocol):
@@ -207,7 +209,9 @@ class Router:
             if not self._continues(session, claim, worker):
                 return
             features = worker.card.features if worker.card is not None else (RESUMABLE,)
-            session.resumable = RESUMABLE in features
+            session.resumable = RESUMABLE in features and (
+                session.request.structured is None or RESUMABLE_STRUCTURED in features
+            )
             session.repeatable = ONCE_ONLY not in features
         session.claimed(claim, now)
 

@@ -368,7 +368,7 @@ class Heartbeat:
         model: The served name.
         state: loading, ready, draining, failed.
         steps: The engine's step counter.
-        running: Requests in flight.
+        running: Jobs that the engine has.
         limit: Requests it would run at once now.
         waiting: Requests in the engine's own queue.
         kv_used: Fraction of the KV cache.

@@ -185,10 +185,17 @@ class Ledger:
     def _start(self, execution: Execution, request: wire.Request) -> None:
         self._io.submit(
             Job(
-                execution.exec, request.prompt, request.messages, request.token_ids,
-                request.sampling, request.delivered, request.urgency,
+                execution.exec,
+                request.prompt,
+                request.messages,
+                request.token_ids,
+                request.sampling,
+                request.delivered,
+                request.urgency,
+                request.structured,
+                request.adapter,
             )
-        )  # fmt: skip
+        )
 
     def _claim(self, execution: Execution, now: float) -> None:
         execution.claims += 1

@@ -93,7 +93,7 @@ class Publisher:
 
     def resend(self, choice: int, index: int) -> list[bytes]:
         """Encode again what was sent of a choice from `index` on, as far as it is kept."""
-        if choice >= len(self.lanes):
+        if not 0 <= choice < len(self.lanes):
             return []
         lane = self.lanes[choice]
         again = [piece for piece in lane.pieces if piece.stop > index and piece.stop <= lane.sent]

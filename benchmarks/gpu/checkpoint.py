@@ -61,9 +61,9 @@ def make(folder: Path, size: str, *, context: int, device: str) -> int:
             f"{at}.mlp.down_proj.weight": (hidden, inner),
         }
     tensors = {
-        name: (
-            torch.randn(size_, generator=generator, device=device, dtype=torch.float32) * 0.02
-        ).to(torch.bfloat16).cpu()
+        name: (torch.randn(size_, generator=generator, device=device, dtype=torch.float32) * 0.02)
+        .to(torch.bfloat16)
+        .cpu()
         for name, size_ in matrices.items()
     }
     norms = ["model.norm.weight"]

@@ -10,7 +10,12 @@ from gateway.server import GrpcServer
 TENANT = "millstream-tenant"
 """The metadata under which handlers find the tenant; what a client sends under it is dropped."""
 
-OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
+OPEN = (
+    "/grpc.health.v1.",
+    "/grpc.reflection.",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+)
 """Anybody may ask these: whether the gateway is well, and what the API looks like."""
 
 

@@ -84,7 +84,7 @@ class Schedule:
 
     def left_behind(self) -> list[str]:
         """What has not been cleared away."""
-        left = []
+        left: list[str] = []
         left.extend(
             f"{gateway.name}: {list(gateway.router.sessions)}"
             for gateway in self.every_gateway

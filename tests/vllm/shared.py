@@ -40,11 +40,9 @@ class VllmDriver(Driver):
 
     def submit(self, prompt: str | None = PROMPTS[0], **fields: Any) -> int:
         """Submit a job; returns its id."""
-        given = {"sampling": GREEDY} | fields
-        if not given.keys() & {"messages", "token_ids"}:
-            given["prompt"] = prompt
-        inputs = dict.fromkeys(("prompt", "messages", "token_ids"))
-        job = Job(len(self.answers) + 1, **(inputs | given))
+        given: dict[str, Any] = {"messages": None, "token_ids": None, "sampling": GREEDY} | fields
+        other = given["messages"] is not None or given["token_ids"] is not None
+        job = Job(len(self.answers) + 1, None if other else prompt, **given)
         self.answers[job.id] = Answer([Choice() for _ in range(job.sampling.n)])
         self.engine.submit(job)
         return job.id
@@ -102,5 +100,5 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def engine_processes() -> set[int]:
-    """vLLM's processes under this one."""
+    """The processes of vLLM under this one."""
     return set(descendants(os.getpid()))

@@ -13,5 +13,5 @@ from tests.vllm.shared import VllmDriver
 @pytest.mark.asyncio(loop_scope="session")
 class TestContract(EngineContract):
     @pytest_asyncio.fixture(loop_scope="session")
-    async def driver(self, listening: VllmDriver) -> Driver:
+    async def driver(self, listening: VllmDriver) -> Driver:  # type: ignore[override]
         return listening

@@ -41,7 +41,7 @@ async def test_greedy_answers_are_those_of_the_torch_engine(driver: VllmDriver) 
     try:
         chat = (Message("user", "Tell me of a river."),)
         sampling = Sampling(max_tokens=64, temperature=0.0)
-        for fields in (
+        asked: tuple[dict[str, Any], ...] = (
             *({"prompt": prompt, "sampling": sampling} for prompt in PROMPTS),
             {"prompt": PROMPTS[1], "sampling": changed(sampling, ignore_eos=True)},
             {"prompt": PROMPTS[0], "sampling": changed(sampling, repetition_penalty=1.3)},
@@ -49,7 +49,8 @@ async def test_greedy_answers_are_those_of_the_torch_engine(driver: VllmDriver) 
             {"prompt": PROMPTS[3], "sampling": changed(sampling, presence_penalty=1.1)},
             {"prompt": PROMPTS[2], "sampling": changed(sampling, stop=("the", " a"))},
             {"messages": chat, "sampling": sampling},
-        ):
+        )
+        for fields in asked:
             ours, theirs = await driver.run(**fields), await other.run(**fields)
             assert ours.prompt_ids == theirs.prompt_ids
             assert ours.choices == theirs.choices
@@ -61,9 +62,12 @@ async def test_an_answer_has_the_form_that_is_asked_for(driver: VllmDriver) -> N
     said = await driver.one(sampling=ENDING, structured=FORMS["json"])
     assert said.finish == "stop"
     assert set(json.loads(said.text)) == {"ok", "mood"}
-    assert re.fullmatch("[a-c]{3}-[0-9]{2}", (await driver.one(sampling=ENDING, structured=FORMS["regex"])).text)
-    assert (await driver.one(sampling=ENDING, structured=FORMS["choices"])).text in FORMS["choices"].choices
-    assert re.fullmatch("a*b", (await driver.one(sampling=ENDING, structured=FORMS["grammar"])).text)
+    said = await driver.one(sampling=ENDING, structured=FORMS["regex"])
+    assert re.fullmatch("[a-c]{3}-[0-9]{2}", said.text)
+    said = await driver.one(sampling=ENDING, structured=FORMS["choices"])
+    assert said.text in FORMS["choices"].choices
+    said = await driver.one(sampling=ENDING, structured=FORMS["grammar"])
+    assert re.fullmatch("a*b", said.text)
 
 
 @pytest.mark.parametrize("form", ["json", "regex", "choices"])
@@ -86,7 +90,9 @@ async def test_a_form_is_kept_over_a_continuation(driver: VllmDriver, form: str)
         (Structured("poem", "x"), "structured"),
     ],
 )
-async def test_a_form_that_is_none_is_refused(driver: VllmDriver, form: Structured, field: str) -> None:
+async def test_a_form_that_is_none_is_refused(
+    driver: VllmDriver, form: Structured, field: str
+) -> None:
     neighbour = driver.submit(PROMPTS[1])
     error = (await driver.run(structured=form)).error
     assert isinstance(error, InvalidRequest)

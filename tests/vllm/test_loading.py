@@ -74,7 +74,7 @@ async def test_a_context_that_the_model_does_not_have() -> None:
 
 
 async def test_too_little_memory() -> None:
-    said = await refusal(str(bundled.PATH), kv_cache_memory_bytes="4096")
+    said = await refusal(str(bundled.PATH), num_gpu_blocks_override="1")
     assert "out of memory" in said
     for word in ("context_length", "max_batch", "bfloat16"):
         assert word in said

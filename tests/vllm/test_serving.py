@@ -9,16 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import pytest
+from grpclib.client import Channel
 
 from millstream import Client
 from millstream.nats_server import NatsServer
 from millstream.v1 import inference_pb2 as pb
 from millstream.v1.inference_grpc import InferenceStub
-from grpclib.client import Channel
 from shared.errors import InvalidRequest, MillstreamError, UnknownRequest
 from tests.eventually import eventually
 from tests.vllm.shared import descendants
@@ -49,7 +50,7 @@ class Serving:
             'structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": true}',
         )  # fmt: skip
         for name in self.processes:
-            eventually(lambda name=name: self._is_ready(name), f"{name} is ready", START)
+            eventually(partial(self._is_ready, name), f"{name} is ready", START)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,8 +84,6 @@ class Serving:
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with Serving(tmp_path_factory.mktemp("serving")) as running:
         yield running
-
-
 
 
 async def served(client: Client) -> None:

@@ -118,11 +118,9 @@ class Lane:
             return []
         found = []
         for start, end in zip(flat.start_indices, flat.end_indices, strict=True):
-            top = {
-                flat.token_ids[place]: flat.logprobs[place]
-                for place in range(start + 1, end)
-            }
-            best = sorted(top.items(), key=lambda item: -item[1])[: self.logprobs]
+            # All of the position: where vLLM joined two deltas, the chosen one stands once.
+            named = {flat.token_ids[place]: flat.logprobs[place] for place in range(start, end)}
+            best = sorted(named.items(), key=lambda item: -item[1])[: self.logprobs]
             found.append(
                 TokenLogprobs(
                     flat.logprobs[start],

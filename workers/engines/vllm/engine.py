@@ -22,7 +22,7 @@ from workers.engines.vllm.prompts import Ask, Preparer
 from workers.engines.vllm.stats import Steps
 
 _INLINE = 2048
-"""Characters of prompt that are tokenized on the event loop: sooner done than handed to a thread."""
+"""Characters of prompt that are tokenized on the event loop: done sooner than handed over."""
 
 
 @dataclass(slots=True)
@@ -70,9 +70,7 @@ class VllmEngine(Engine):
         """Start vLLM in a thread; see `Engine.start`."""
         self._sink, self._died = sink, died
         self._loop = asyncio.get_running_loop()
-        loading = asyncio.to_thread(
-            load, self._model, self._served_name, self._args, self._steps
-        )
+        loading = asyncio.to_thread(load, self._model, self._served_name, self._args, self._steps)
         loaded = await loading
         self._loaded = loaded
         self._llm = loaded.llm
@@ -197,7 +195,9 @@ class VllmEngine(Engine):
             return None
         if name not in adapters:
             known = ", ".join(sorted(adapters)) or "none"
-            raise InvalidRequest(f"adapter {name[:200]!r} is not loaded; {known} is", field="adapter")
+            raise InvalidRequest(
+                f"adapter {name[:200]!r} is not loaded; {known} is", field="adapter"
+            )
         return adapters[name]
 
     # ---- outputs --------------------------------------------------------------------------------

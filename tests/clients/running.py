@@ -1,0 +1,130 @@
+"""A stack for clients: a broker, a gateway with HTTP, and workers, each a process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from millstream.nats_server import NatsServer
+from tests.eventually import eventually
+
+ROOT = Path(__file__).parents[2]
+HOME = ROOT / ".venv-clients"
+PROGRAMS = Path(__file__).parent / "programs"
+CHAT_MODEL = "tiny-stories"
+
+
+class Clients:
+    """What clients connect to.
+
+    Attributes:
+        base: The URL of the HTTP edge.
+        target: Host and port of gRPC.
+        chat: The served name of a model that chats: a real one where torch is installed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._nats = NatsServer(directory / "nats")
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.base = self.target = ""
+        self.chat = CHAT_MODEL if importlib.util.find_spec("torch") else "sim"
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        self._nats.start()
+        ready = self._directory / "gateway.ready"
+        hosts = ["--grpc-host", "127.0.0.1", "--http-host", "127.0.0.1"]
+        ports = ["--grpc-port", "0", "--http-port", "0", "--http-cors", "*"]
+        self._spawn("gateway", "gateway", *hosts, *ports, "--ready-file", str(ready))
+        self._spawn("sim", "workers", "--engine", "sim", "--engine-arg", "step_ms=2")
+        if self.chat != "sim":
+            self._spawn("torch", "workers", "--engine", "torch")
+        eventually(ready.exists, "the gateway is ready", 30)
+        self.target, http = ready.read_text().split()
+        self.base = f"http://{http}"
+        eventually(self._served, "the gateway serves all models", 60)
+
+    def _spawn(self, name: str, module: str, *flags: str) -> None:
+        common = ["--nats", self._nats.url, "--name", name, "--log-level", "warning"]
+        with (self._directory / f"{name}.log").open("wb") as log:
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", module, *flags, *common],
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=log,
+                )
+            )
+
+    def _served(self) -> bool:
+        names = {model["id"] for model in self.get("/v1/models").get("data", [])}
+        return {"sim", self.chat} <= names
+
+    def get(self, path: str) -> dict[str, Any]:
+        """A page of the gateway's; {} while it answers with an error."""
+        try:
+            with urllib.request.urlopen(self.base + path, timeout=5) as answer:
+                said: dict[str, Any] = json.load(answer)
+        except urllib.error.HTTPError:
+            return {}
+        return said
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait(20)
+        self._nats.stop()
+
+    def run(self, client: str, program: str, seconds: float = 90.0) -> None:
+        """Run a program in a client's environment; its assertions are the test."""
+        command = [str(_interpreter(client)), str(PROGRAMS / program)]
+        given = {"BASE_URL": self.base, "TARGET": self.target, "CHAT_MODEL": self.chat}
+        done = subprocess.run(
+            command,
+            env={**os.environ, **given, "NODE_PATH": str(HOME / client / "node_modules")},
+            cwd=HOME / client,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+        assert done.returncode == 0, f"{program} failed:\n{done.stdout}{done.stderr}"
+        assert done.stdout.rstrip().endswith("passed"), done.stdout
+
+
+def missing(reason: str) -> None:
+    """Skip at home, fail where everything must be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _interpreter(client: str) -> Path:
+    done = subprocess.run(
+        [str(Path(__file__).parent / "setup.sh"), client], capture_output=True, text=True
+    )
+    if not (HOME / client / ".ready").exists():
+        missing(f"{client} cannot be set up: {done.stderr.strip()[-500:]}")
+    if (HOME / client / "node_modules").exists():
+        return Path("node")
+    return HOME / client / "bin" / "python"
