@@ -145,7 +145,7 @@ class Fleet:
         before = worker.beat
         stepped = before is None or frame.steps != before.steps
         if stepped or frame.running == 0 or (before is not None and before.running == 0):
-            if before is not None and before.running and stepped:
+            if before is not None and before.running and stepped and self._attentive(now):
                 worker.longest_step[0] = max(worker.longest_step[0], now - worker.stepped)
             worker.stepped = now
         if stepped and worker.lost_cause == "hung":
@@ -159,7 +159,7 @@ class Fleet:
         worker = self.workers.get(worker_id)
         if worker is None:
             return
-        if worker.lost is None:
+        if worker.lost is None and self._attentive(now):
             worker.longest_gap[0] = max(worker.longest_gap[0], now - worker.seen)
         if now - worker.rotated > _HISTORY:
             worker.rotated = now
@@ -170,6 +170,11 @@ class Fleet:
         if worker.lost is not None and worker.lost_cause != "hung":
             worker.lost, worker.lost_cause = None, ""
             worker.stepped = now
+
+    def _attentive(self, now: float) -> bool:
+        """Whether a pause was the worker's: not if this gateway was away or stood still itself."""
+        last = self._last_check
+        return now >= self._quiet_until and (last is None or now - last < 2 * LAG_LIMIT)
 
     def echo(self, nonce: int, now: float) -> None:
         """This gateway's own message came back through the broker."""

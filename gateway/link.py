@@ -97,6 +97,7 @@ class Link:
     def _on_connect(self) -> None:
         if self._preparing is not None:
             self._preparing.cancel()
+        self._beat()
         self._preparing = asyncio.get_running_loop().create_task(self._prepare())
 
     def _on_bus_lost(self) -> None:
@@ -167,6 +168,8 @@ class Link:
         elif frame.gone:
             self.peers.pop(frame.gateway, None)
         elif frame.gateway != self._gateway:
+            if frame.gateway not in self.peers:
+                self._beat_at = 0.0  # Who is new hears of this one at the next tick.
             self.peers[frame.gateway] = time.monotonic()
 
     def _on_disconnect(self, subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
@@ -266,7 +269,8 @@ class Link:
         payload = wire.encode(request)
         headers = (
             f"NATS/1.0\r\nNats-Msg-Id: {request.id}.{request.attempt}\r\n"
-            f"Nats-TTL: {self._ttl}\r\nMs-Gateway: {request.gateway}\r\n\r\n"
+            f"Nats-TTL: {self._ttl}\r\nMs-Gateway: {request.gateway}\r\n"
+            f"Ms-Deaths: {request.deaths}\r\n\r\n"
         ).encode()
         try:
             self._bus.check_size(len(payload) + len(headers))

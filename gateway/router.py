@@ -201,9 +201,7 @@ class Router:
             if worker is None:  # Bound to who is not watched, it would never be missed.
                 self._ask_who(now)
                 return
-            if worker.lost is not None or self._suspects.quarantined(
-                session, self._by_worker.get(claim.worker, {}).values()
-            ):
+            if worker.lost is not None:
                 self._io.tell(claim.worker, wire.Later(claim.exec, LATER_MS))
                 return
             if not self._continues(session, claim, worker):

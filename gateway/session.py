@@ -165,7 +165,7 @@ class Session:
             return self.request
         begun = self.answer.begun
         if begun is None:  # Then nothing was delivered either: see `Answer.on_chunk`.
-            return replace(self.request, attempt=self.attempt, urgency=0)
+            return replace(self.request, attempt=self.attempt, urgency=0, deaths=len(self.suspects))
         return replace(
             self.request,
             attempt=self.attempt,
@@ -175,6 +175,7 @@ class Session:
             token_ids=self.answer.prompt_ids,
             delivered=tuple(tuple(lane.delivered) for lane in self.answer.lanes),
             fingerprint=begun.fingerprint,
+            deaths=len(self.suspects),
         )
 
     def _mint(self, now: float) -> None:

@@ -2,17 +2,17 @@
 
 A worker that is lost is only suspected dead: a cut connection and a SIGKILL look the same. Its
 death is sure once it has been lost for `DEATH_AFTER` or its name came back as another process; if
-it returns before, what it ran is cleared. A request with `QUARANTINE` suspected deaths runs beside
-none that has any; if a worker dies then, the request is poison, once that death is sure.
+it returns before, what it ran is cleared. A request with two suspected deaths runs beside none that
+has any (its worker sees to that, since only it knows of every gateway's requests); if a worker dies
+then, the request is poison, once that death is sure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from gateway.session import Session, State
 
-QUARANTINE = 2
 POISON = 3
 DEATH_AFTER = 2.0
 
@@ -57,13 +57,3 @@ class Suspects:
             for worker, (since, _) in self._fallen.items()
             if now - since > DEATH_AFTER and lost(worker)
         ]
-
-    @staticmethod
-    def quarantined(session: Session, running: Iterable[Session]) -> bool:
-        """Whether a request must not run beside these: one of two is suspect, both were there."""
-        mine = len(session.suspects)
-        return mine > 0 and any(
-            other.suspects and max(mine, len(other.suspects)) >= QUARANTINE
-            for other in running
-            if other is not session
-        )

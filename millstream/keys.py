@@ -1,8 +1,10 @@
-"""`millstream keys`: make, list and revoke API keys in the file that gateways read."""
+"""`millstream keys`: API keys in the file that gateways read, and NATS keys for each role."""
 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -29,6 +31,8 @@ File = Annotated[
 Tenant = Annotated[str, typer.Argument(help="Letters, digits, . _ and -.")]
 Rate = Annotated[float | None, typer.Option(min=0, help="0 is no limit.")]
 DEFAULT_FILE = Path("keys.json")
+ROLES = ("gateway", "worker", "watcher")
+"""Those of deploy/nats/roles.conf."""
 
 
 @app.command()
@@ -117,6 +121,27 @@ def limit(
         book.tenants[tenant] = replace(book.tenants.get(tenant, Limits()), **changes)
         limits = book.tenants[tenant]
     print(f"{tenant}  {_limits(limits)}")
+
+
+@app.command()
+def nats(
+    folder: Annotated[Path, typer.Argument(help="Made if missing.")] = Path("secrets"),
+) -> None:
+    """Make a NATS key for each role: FOLDER/ROLE/nats.seed, and the public ones in nats.env."""
+    import nkeys
+
+    public = {}
+    with _told():
+        for role in ROLES:
+            file = folder / role / "nats.seed"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            seed = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER)
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+                out.write(seed)
+            public[role] = nkeys.from_seed(bytearray(seed)).public_key.decode()
+        lines = [f"{role.upper()}_NKEY={key}" for role, key in public.items()]
+        (folder / "nats.env").write_text("\n".join(lines) + "\n")
+    print(f"made {', '.join(ROLES)} in {folder}; nats-server needs {folder / 'nats.env'}")
 
 
 def _limits(limits: Limits) -> str:

@@ -33,6 +33,9 @@ Handler = Callable[[bytes, bytes, bytes, bytes], None]
 
 MAX_CONTROL_LINE = 4096
 MAX_UNSENT = 32 * 1024 * 1024
+RETRY_SOON = 0.1
+SOON = 16
+"""So many attempts are made within `RETRY_SOON` of each other before they grow rarer."""
 
 
 class LeanClient(Client):
@@ -114,9 +117,12 @@ class LeanClient(Client):
 
 
 def next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
-    """Choose where to reconnect and how long to wait: at once first, then up to 1 s, jittered."""
+    """Choose where to reconnect and how long to wait: soon at first, since most restarts are short.
+
+    Jittered, and up to two seconds once a server has been away for about one.
+    """
     server = min(servers, key=lambda one: one.reconnects)
-    ceiling = min(1.0, 0.05 * 2 ** min(server.reconnects, 5))
+    ceiling = min(2.0, RETRY_SOON * 2 ** max(0, min(server.reconnects, 32) - SOON))
     return server, random.uniform(0.2, 1.0) * ceiling
 
 

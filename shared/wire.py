@@ -464,6 +464,7 @@ class Request:
         tenant: Whose it is.
         structured: What the answer is restricted to, or None.
         adapter: The LoRA adapter, or "".
+        deaths: Workers that died, or seem to have, while they ran it.
     """
 
     id: str
@@ -483,6 +484,7 @@ class Request:
     tenant: str = ""
     structured: Structured | None = None
     adapter: str = ""
+    deaths: int = 0
 
 
 Frame: TypeAlias = (

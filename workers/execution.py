@@ -36,6 +36,7 @@ class Execution:
         begun: The `Begun` frame, kept as long as the record.
         reasons: Per choice, why it ended, or None.
         tokens: Completion tokens of the ended choices.
+        deaths: Workers that died, or seem to have, while they ran the request.
         terminal: The last word, kept until its arrival is told.
         terminal_due: When it is said again.
         sent_at: When a chunk was sent last.
@@ -43,7 +44,8 @@ class Execution:
     """
 
     __slots__ = (
-        "attempt", "begun", "claim_due", "claim_sent", "claimed", "claims", "deadline", "dirty",
+        "attempt", "begun", "claim_due", "claim_sent", "claimed", "claims", "deadline",
+        "deaths", "dirty",
         "exec", "gateway", "publisher", "reasons", "request_id", "sent_at", "state", "terminal",
         "terminal_due", "token", "tokens", "waiting",
     )  # fmt: skip
@@ -60,6 +62,7 @@ class Execution:
         self.claimed = self.claim_sent = self.claim_due = now
         self.claims = 0
         self.deadline: float | None = None
+        self.deaths = 0
         self.waiting: wire.Request | None = None
         self.publisher = Publisher(attempt, exec_, ())
         self.begun: bytes | None = None

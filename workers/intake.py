@@ -25,7 +25,15 @@ class Take(Protocol):
     """Gets each message: see `Ledger.take`."""
 
     def __call__(
-        self, gateway: str, request_id: str, attempt: int, token: str, body: bytes, *, fresh: bool
+        self,
+        gateway: str,
+        request_id: str,
+        attempt: int,
+        token: str,
+        body: bytes,
+        *,
+        fresh: bool,
+        deaths: int,
     ) -> None:
         """Take it."""
 
@@ -113,13 +121,14 @@ class Intake:
             self._bus.publish(token, SURPLUS_NAK)
             return
         try:
-            gateway, request_id, attempt = _identity(headers)
+            gateway, request_id, attempt, deaths = _identity(headers)
+            fresh = _deliveries(token) == 1
         except ValueError as error:
             self.malformed += 1
             log.warning("malformed_request", error=str(error))
             self._bus.publish(token, b"+TERM")
         else:
-            self._take(gateway, request_id, attempt, token, data, fresh=_deliveries(token) == 1)
+            self._take(gateway, request_id, attempt, token, data, fresh=fresh, deaths=deaths)
         self.plan()
 
     def _on_status(self, number: int, headers: bytes) -> None:
@@ -171,20 +180,23 @@ def _deliveries(token: str) -> int:
     return int(parts[4 if len(parts) < 11 else 6])
 
 
-def _identity(headers: bytes) -> tuple[str, str, int]:
-    """Read whose request a message is, and which attempt, from its headers.
+def _identity(headers: bytes) -> tuple[str, str, int, int]:
+    """Read whose request a message is, which attempt, and how many deaths, from its headers.
 
     Raises:
         ValueError: They are missing or odd.
     """
     gateway = message_id = ""
+    deaths = 0
     for line in headers.splitlines():
         name, _, value = line.partition(b": ")
         if name == b"Nats-Msg-Id":
             message_id = value.decode()
         elif name == b"Ms-Gateway":
             gateway = value.decode()
+        elif name == b"Ms-Deaths":
+            deaths = int(value)
     request_id, _, attempt = message_id.rpartition(".")
     if not gateway or not request_id or not attempt.isdigit():
         raise ValueError(f"headers {headers[:200]!r} name no gateway and attempt")
-    return gateway, request_id, int(attempt)
+    return gateway, request_id, int(attempt), deaths

@@ -22,6 +22,8 @@ from workers.publisher import Publisher
 CLAIM_EVERY = 0.05
 CLAIM_LIMIT = 2.0
 NAK_DELAY = 1.0
+QUARANTINE = 2
+QUARANTINE_DELAY = 0.1
 TERMINAL_EVERY = 0.2
 LINK_LIMIT = 5.0
 STALL = 0.25
@@ -116,7 +118,15 @@ class Ledger:
     # ---- taking work ----------------------------------------------------------------------------
 
     def take(
-        self, gateway: str, request_id: str, attempt: int, token: str, body: bytes, *, fresh: bool
+        self,
+        gateway: str,
+        request_id: str,
+        attempt: int,
+        token: str,
+        body: bytes,
+        *,
+        fresh: bool = True,
+        deaths: int = 0,
     ) -> None:
         """Claim a pulled attempt, and start it without waiting for the answer where it may.
 
@@ -128,14 +138,20 @@ class Ledger:
             body: The encoded request.
             fresh: Whether it was never delivered to anybody before. What was may have killed the
                 worker that took it before its claim got out, and must not do so uncounted again.
+            deaths: Workers that died, or seem to have, while they ran it.
         """
         now = self._io.now()
         standing = self._peers.standing(gateway, now)
         if standing is not Standing.LIVE:
             self._give_back(token, standing)
             return
+        if deaths and self._beside_suspects(deaths):
+            self.events["quarantined"] += 1
+            self._io.ack(token, nak(QUARANTINE_DELAY))
+            return
         self._next += 1
         execution = Execution(self._next, request_id, attempt, gateway, token, now)
+        execution.deaths = deaths
         self.execs[execution.exec] = execution
         self._claiming[execution.exec] = execution
         self._peers.begin(execution, now)
@@ -149,7 +165,16 @@ class Ledger:
             self.events["malformed"] += 1
             self._fail(execution, InvalidRequest(f"the queued request cannot be read: {error}"))
             return
-        self._prepare(execution, request, eager=self.eager and fresh and attempt == 0)
+        known = self._peers.meet(gateway, now).proven
+        self._prepare(execution, request, eager=self.eager and known and fresh and attempt == 0)
+
+    def _beside_suspects(self, deaths: int) -> bool:
+        """Whether one that may kill its worker would run beside another that may be innocent."""
+        return any(
+            execution.deaths and max(deaths, execution.deaths) >= QUARANTINE
+            for execution in self.execs.values()
+            if execution.state is not State.ENDED
+        )
 
     def _give_back(self, token: str, standing: Standing) -> None:
         """A gateway that is silent answers no claim; one that is gone needs no work done."""

@@ -31,9 +31,10 @@ class Peer:
         answered: When it answered a digest last, or the lease began.
         digest_due: When it gets the next digest.
         execs: What runs for it, or has ended and is not closed.
+        proven: Whether it was ever heard, or is only named by a request.
     """
 
-    __slots__ = ("answered", "digest_due", "execs", "heard", "name")
+    __slots__ = ("answered", "digest_due", "execs", "heard", "name", "proven")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -41,6 +42,7 @@ class Peer:
         self.answered = now
         self.digest_due = now + DIGEST_EVERY
         self.execs: dict[int, Execution] = {}
+        self.proven = False
 
 
 class Peers:
@@ -66,7 +68,9 @@ class Peers:
 
     def heard(self, name: str, now: float, *, gone: bool = False) -> None:
         """A gateway lives, or says good-bye."""
-        self.meet(name, now).heard = now - LEASE - 1.0 if gone else now
+        peer = self.meet(name, now)
+        peer.proven = not gone
+        peer.heard = now - LEASE - 1.0 if gone else now
 
     def standing(self, name: str, now: float) -> Standing:
         """How a gateway stands; one never heard of is met, and lives until it proves silent."""

@@ -66,10 +66,8 @@ class _Limited:
     def check_length(self, scope: Scope) -> None:
         """Note a declared length, so that the body is refused before it is read."""
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit():
-                self._left = min(self._left, self._most - int(value[:18]))
-                if self._left >= 0:
-                    self._left = self._most
+            if name == b"content-length" and value.isdigit() and int(value[:18]) > self._most:
+                self._left = -1
 
     async def __call__(self) -> Message:
         if self._left < 0:

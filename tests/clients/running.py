@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
@@ -52,42 +52,38 @@ class Clients:
 
     def _start(self) -> None:
         self._nats.start()
-        ready = self._directory / "gateway.ready"
-        hosts = ["--grpc-host", "127.0.0.1", "--http-host", "127.0.0.1"]
-        ports = ["--grpc-port", "0", "--http-port", "0", "--http-cors", "*"]
-        self._spawn("gateway", "gateway", *hosts, *ports, "--ready-file", str(ready))
+        self.target, self.base, _ = self.gateway("gateway")
         self._spawn("sim", "workers", "--engine", "sim", "--engine-arg", "step_ms=2")
         if self.chat != "sim":
             self._spawn("torch", "workers", "--engine", "torch")
-        eventually(ready.exists, "the gateway is ready", 30)
-        self.target, http = ready.read_text().split()
-        self.base = f"http://{http}"
-        eventually(self._served, "the gateway serves all models", 60)
+        eventually(lambda: self.serves(self.base), "the gateway serves all models", 60)
 
-    def _spawn(self, name: str, module: str, *flags: str) -> None:
-        common = ["--nats", self._nats.url, "--name", name, "--log-level", "warning"]
+    def gateway(self, name: str, *flags: str) -> tuple[str, str, int]:
+        """Start a gateway; returns its gRPC target, its HTTP base and its process id."""
+        ready = self._directory / f"{name}.ready"
+        hosts = ["--grpc-host", "127.0.0.1", "--http-host", "127.0.0.1"]
+        ports = ["--grpc-port", "0", "--http-port", "0", "--http-cors", "*"]
+        pid = self._spawn(name, "gateway", *hosts, *ports, "--ready-file", str(ready), *flags)
+        eventually(ready.exists, f"{name} is ready", 30)
+        target, http = ready.read_text().split()
+        return target, f"http://{http}", pid
+
+    def _spawn(self, name: str, module: str, *flags: str) -> int:
+        common = ["--name", name, "--nats", self._nats.url, "--log-level", "warning"]
+        command = [sys.executable, "-m", module, *flags, *common]
         with (self._directory / f"{name}.log").open("wb") as log:
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", module, *flags, *common],
-                    cwd=ROOT,
-                    stdout=log,
-                    stderr=log,
-                )
-            )
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        self._processes.append(process)
+        return process.pid
 
-    def _served(self) -> bool:
-        names = {model["id"] for model in self.get("/v1/models").get("data", [])}
-        return {"sim", self.chat} <= names
-
-    def get(self, path: str) -> dict[str, Any]:
-        """A page of the gateway's; {} while it answers with an error."""
+    def serves(self, base: str) -> bool:
+        """Whether a gateway sees all models."""
         try:
-            with urllib.request.urlopen(self.base + path, timeout=5) as answer:
-                said: dict[str, Any] = json.load(answer)
+            with urllib.request.urlopen(f"{base}/v1/models", timeout=5) as answer:
+                names = {model["id"] for model in json.load(answer)["data"]}
         except urllib.error.HTTPError:
-            return {}
-        return said
+            return False
+        return {"sim", self.chat} <= names
 
     def stop(self) -> None:
         for process in self._processes:
@@ -96,13 +92,16 @@ class Clients:
             process.wait(20)
         self._nats.stop()
 
-    def run(self, client: str, program: str, seconds: float = 90.0) -> None:
-        """Run a program in a client's environment; its assertions are the test."""
+    def run(self, client: str, program: str, seconds: float = 90.0, **more: str) -> None:
+        """Run a program in a client's environment, with `more` in its variables.
+
+        Its assertions are the test.
+        """
         command = [str(_interpreter(client)), str(PROGRAMS / program)]
         given = {"BASE_URL": self.base, "TARGET": self.target, "CHAT_MODEL": self.chat}
         done = subprocess.run(
             command,
-            env={**os.environ, **given, "NODE_PATH": str(HOME / client / "node_modules")},
+            env={**os.environ, **given, **more},
             cwd=HOME / client,
             capture_output=True,
             text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.clients.running import Clients
+from tests.eventually import eventually
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,14 @@ from tests.clients.running import Clients
 )
 def test_a_client(clients: Clients, client: str, program: str) -> None:
     clients.run(client, program)
+
+
+@pytest.mark.parametrize(
+    ("client", "program"),
+    [("openai", "openai_failing.py"), ("openai-node", "openai_failing.mjs")],
+)
+def test_a_failure_inside_a_stream(clients: Clients, client: str, program: str) -> None:
+    name = program.replace(".", "-")
+    _, base, pid = clients.gateway(name, "--drain-grace", "0.2")
+    eventually(lambda: clients.serves(base), "the second gateway serves")
+    clients.run(client, program, BASE_URL=base, GATEWAY_PID=str(pid))

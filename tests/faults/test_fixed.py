@@ -7,67 +7,67 @@ import statistics
 import time
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
-from shared.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    MillstreamError,
-    Overloaded,
-    PoisonRequest,
-    Unavailable,
-)
+from millstream.v1 import inference_pb2 as pb
+from shared.errors import Cancelled, DeadlineExceeded, Overloaded, PoisonRequest, Unavailable
 from tests.faults.harness import Cluster, Event, PlainNats, Scenario, play, until, verify
 
-SCENARIOS = {
-    "a worker is killed": Scenario((Event(0.4, "kill", "w0"),)),
-    "a worker is stopped and wakes": Scenario(
-        (Event(0.4, "freeze", "w0"), Event(1.6, "wake", "w0")), tokens=200
+SLACK = 2.0
+"""How much slower than promised a test machine may be; `benchmarks` measure what is promised."""
+
+SHARED = {
+    "a worker is killed and comes back": Scenario(
+        (Event(0.4, "kill", "w0"), Event(0.6, "restart", "w0")), gateways=2
     ),
-    "an engine hangs in a live worker": Scenario((), each=(("w0", ("hang_at=60",)),), tokens=120),
+    "a worker is stopped and wakes": Scenario(
+        (Event(0.4, "freeze", "w1"), Event(1.4, "wake", "w1")), gateways=2, tokens=180
+    ),
+    "nats is killed and restarts": Scenario(
+        (Event(0.4, "nats_kill"), Event(0.7, "nats_start")), gateways=2
+    ),
+    "nats loses its storage": Scenario(
+        (Event(0.4, "nats_lose"), Event(0.7, "nats_start")), gateways=2
+    ),
+    "a gateway is stopped for two seconds": Scenario(
+        (Event(0.4, "freeze", "g0"), Event(2.4, "wake", "g0")), gateways=2, tokens=250
+    ),
+}
+"""These leave the cluster as they found it."""
+
+ALONE = {
     "an engine hangs, and goes on": Scenario(
-        (), each=(("w0", ("hang_at=60", "hang_ms=900")),), tokens=200
+        (), each=(("w0", ("hang_at=60", "hang_ms=900")),), tokens=180
     ),
     "an engine dies": Scenario((), each=(("w0", ("die_at=60",)),), tokens=120),
     "a worker is told to stop": Scenario((Event(0.4, "terminate", "w0"),)),
-    "nats is killed and restarts": Scenario(
-        (Event(0.4, "nats_kill"), Event(0.7, "nats_start")), tokens=200
-    ),
-    "nats loses its storage": Scenario(
-        (Event(0.4, "nats_lose"), Event(0.7, "nats_start")), tokens=200
-    ),
-    "a gateway is stopped for two seconds": Scenario(
-        (Event(0.4, "freeze", "g0"), Event(2.4, "wake", "g0")), tokens=300, gateways=2
-    ),
-    "both workers are killed in turn and come back": Scenario(
-        (
-            Event(0.4, "kill", "w0"),
-            Event(0.5, "restart", "w0"),
-            Event(1.5, "kill", "w1"),
-            Event(1.6, "restart", "w1"),
-        ),
-        tokens=250,
-    ),
 }
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-async def test_streams_survive(name: str, tmp_path: Path) -> None:
-    scenario = SCENARIOS[name]
-    flags = ("--drain-grace", "0.2")
+async def test_streams_survive(tmp_path: Path) -> None:
+    async with Cluster(tmp_path, gateways=2) as cluster:
+        for name, scenario in SHARED.items():
+            try:
+                seen = await play(scenario, cluster)
+                verify(seen)
+                await cluster.all_ready()
+                await cluster.quiet()
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from error
+            if "gateway" in name:
+                assert all(one.attempts == 1 for one in seen), "it declared a live worker dead"
+
+
+@pytest.mark.parametrize("name", ALONE)
+async def test_streams_survive_where(name: str, tmp_path: Path) -> None:
+    scenario = ALONE[name]
     async with Cluster(
-        tmp_path,
-        workers=scenario.workers,
-        gateways=scenario.gateways,
-        engine=scenario.engine,
-        each=dict(scenario.each),
-        worker_flags=flags,
+        tmp_path, each=dict(scenario.each), worker_flags=("--drain-grace", "0.2")
     ) as cluster:
-        seen = await play(scenario, cluster)
-        verify(seen)
+        verify(await play(scenario, cluster))
         await cluster.quiet()
-        if "gateway" in name:
-            assert all(one.attempts == 1 for one in seen), "it declared a live worker dead"
 
 
 async def test_heartbeats_alone_find_a_dead_worker(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_poison_dies_and_its_neighbours_finish(tmp_path: Path) -> None:
         watching.cancel()
         assert isinstance(poison.error, PoisonRequest), poison.error
         verify(seen)
-        assert crashed <= 3, crashed
+        assert crashed <= 5, crashed
 
 
 async def test_cancelling(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ async def test_cancelling(tmp_path: Path) -> None:
             await waiting
             waits.append(time.monotonic() - left)
             await second.cancel()
-        assert statistics.median(waits) < 0.05 + 0.02, waits
+        assert statistics.median(waits) < 0.05 * SLACK, waits
 
         # A queued one is taken out of its stream without any worker touching it.
         first = client.generate("first", max_tokens=3000)
@@ -212,20 +212,19 @@ async def test_overload_is_refused_at_once(tmp_path: Path) -> None:
     async with Cluster(
         tmp_path,
         workers=1,
-        engine=("step_ms=10", "mode=chain"),
+        engine=("step_ms=25", "mode=chain"),
         worker_flags=("--max-batch", "8"),
         gateway_flags=("--max-queue", "40"),
     ) as cluster:
-        peak = await _goodput(cluster, clients=10, seconds=2.0)
+        peak = await _goodput(cluster, clients=9, seconds=2.5)
         begun = cluster.members["g0"].resident
-        over = await _goodput(cluster, clients=100, seconds=4.0)
-        assert over.done >= 0.9 * 2 * peak.done * 0.9, (peak, over)  # Twice as long.
+        over = await _goodput(cluster, clients=80, seconds=5.0)
+        assert over.done >= 0.9 * 2 * peak.done, (peak, over)  # It took twice as long.
         assert over.refusals, "nothing was refused"
-        assert statistics.median(over.refusals) < 0.02, statistics.median(over.refusals)
+        assert statistics.median(over.refusals) < 0.01 * SLACK, statistics.median(over.refusals)
         assert cluster.members["g0"].resident < begun + 40 * 2**20
         ended = time.monotonic()
-        seen = await cluster.ask(5, retry=True)
-        verify([seen])
+        verify([await cluster.ask(5, retry=True)])
         assert time.monotonic() - ended < 2.0
 
 
@@ -248,13 +247,13 @@ async def _goodput(cluster: Cluster, clients: int, seconds: float) -> Goodput:
     async def one(number: int) -> None:
         while time.monotonic() < until_:
             asked = time.monotonic()
-            seen = await cluster.ask(20, prompt=f"load {number}", deadline=1.5)
+            seen = await cluster.ask(20, prompt=f"load {number}", deadline=2.5)
             if seen.error is None:
                 result.done += 1
             elif isinstance(seen.error, Overloaded):
                 assert seen.error.retry_after is not None
                 result.refusals.append(time.monotonic() - asked)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.4)
             elif isinstance(seen.error, DeadlineExceeded):
                 result.late += 1
             else:
@@ -269,18 +268,25 @@ async def test_a_reader_that_stops_hurts_nobody(tmp_path: Path) -> None:
     async with Cluster(
         tmp_path, workers=1, engine=("step_ms=0", "mode=chain", "context_length=3000000")
     ) as cluster:
-        slow = cluster.client().generate("slow", max_tokens=2_000_000)
-        await anext(slow)
+        verify([await cluster.ask(2000)])
         gateway, worker = cluster.members["g0"], cluster.members["w0"]
         begun = gateway.resident + worker.resident
-        other = await cluster.ask(200)
-        verify([other])
-        await until(lambda: cluster.running == 0, "the slow reader was ended", 60.0)
-        assert gateway.resident + worker.resident < begun + 96 * 2**20
-        with pytest.raises(MillstreamError) as failure:
-            async for _ in slow:
-                pass
-        assert isinstance(failure.value, Overloaded)
+        async with grpc.aio.insecure_channel(cluster.targets["g0"]) as channel:
+            generate = channel.unary_stream(
+                "/millstream.v1.Inference/Generate",
+                request_serializer=pb.GenerateRequest.SerializeToString,
+                response_deserializer=pb.GenerateResponse.FromString,
+            )
+            sampling = pb.Sampling(max_tokens=2_000_000)
+            call = generate(pb.GenerateRequest(prompt="slow", sampling=sampling))
+            await call.read()
+            verify([await cluster.ask(200)])
+            await until(lambda: cluster.running == 0, "the slow reader was ended", 60.0)
+            assert gateway.resident + worker.resident < begun + 64 * 2**20
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+            assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def _queued(cluster: Cluster, count: int) -> None:

@@ -19,8 +19,6 @@ ACK_WAIT = {True: 0.15, False: 1.0}
 STALE_AFTER = 5.0
 
 Deliver = Callable[[str, object], None]
-OnMessage = Callable[[int, str, str, str, bytes], None]
-"""Takes urgency, token, gateway, message id and body."""
 OnStatus = Callable[[int, str], None]
 """Takes the pull's number and the code."""
 
@@ -55,8 +53,13 @@ class Stored:
     message_id: str
     gateway: str
     body: bytes
+    deaths: int = 0
     deadline: float | None = None
     deliveries: int = 0
+
+
+OnMessage = Callable[[str, Stored], None]
+"""Takes the ack's token and the message."""
 
 
 @dataclass(slots=True, eq=False)
@@ -232,7 +235,9 @@ class Broker:
     def _lost(self) -> bool:
         return self.world.random.random() < self.weather.drop
 
-    def store(self, urgency: int, message_id: str, gateway: str, body: bytes) -> int | str:
+    def store(
+        self, urgency: int, message_id: str, gateway: str, body: bytes, deaths: int
+    ) -> int | str:
         """Queue a message; its sequence, or what is wrong."""
         if self.streams is None:
             return "away"
@@ -244,7 +249,7 @@ class Broker:
             return "full"
         stream.last += 1
         stream.known[message_id] = stream.last
-        stream.messages[stream.last] = Stored(urgency, message_id, gateway, body)
+        stream.messages[stream.last] = Stored(urgency, message_id, gateway, body, deaths)
         self.pump()
         return stream.last
 
@@ -344,9 +349,7 @@ class Broker:
 
     def _offer(self, pull: Pull, token: str, message: Stored) -> None:
         if pull.connection.open:
-            pull.on_message(
-                message.urgency, token, message.gateway, message.message_id, message.body
-            )
+            pull.on_message(token, message)
 
     def _oldest(self, stream: Stream, urgency: int) -> Pull | None:
         pulls = stream.pulls[urgency]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shared.errors import Overloaded, PoisonRequest, Unavailable
+from shared.errors import DeadlineExceeded, Overloaded, PoisonRequest, Unavailable
 from tests.simulator.clients import Client
 from tests.simulator.parts import POISON
 from workers.engines.sim import chain_broken
@@ -51,8 +51,9 @@ def _allowed(schedule: Schedule, client: Client) -> bool:
     """Whether the schedule explains an error; none may for trouble that a failover mends."""
     error = client.error
     if isinstance(error, PoisonRequest):
-        return client.prompt[0] == POISON or schedule.deaths >= DEATHS
-    if isinstance(error, Overloaded):
+        died = schedule.deaths + (schedule.crashes if schedule.deaths else 0)
+        return client.prompt[0] == POISON or died >= DEATHS
+    if isinstance(error, Overloaded | DeadlineExceeded):
         return client.deadline is not None
     away = any(
         fault.kind in ("broker", "cut_gateway", "dark_gateway", "kill_gateway", "storm", "drops")

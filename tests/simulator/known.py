@@ -9,6 +9,8 @@ REGRESSIONS = {
     221: "a worker that gave up its execs by itself must say so by a digest without them",
     35: "the lease of a dead gateway ends what runs for it",
     72: "a claim without an answer is not work: with it in hand no engine is stuck",
+    12029: "two gateways' suspects ran beside each other, and the innocent one died thrice",
+    12538: "a worker that never heard of a dead gateway generated for its request",
     57: "an attempt that a late ack took out of a new storage is found missing and queued anew",
 }
 """Seeds, and what was wrong. They run in every suite."""

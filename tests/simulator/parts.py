@@ -8,7 +8,7 @@ from gateway.router import Router
 from gateway.session import Session
 from shared import subjects, wire
 from shared.errors import MillstreamError, Overloaded, Unavailable
-from tests.simulator.broker import Broker, Connection
+from tests.simulator.broker import Broker, Connection, Stored
 from tests.simulator.clients import Client
 from tests.simulator.world import Process, World
 from workers.engines.base import Job, Output
@@ -170,7 +170,9 @@ class Gateway(Member):
 
         body = wire.encode(request)
         self.broker.ask(
-            link, lambda: self.broker.store(request.urgency, key, self.name, body), answered
+            link,
+            lambda: self.broker.store(request.urgency, key, self.name, body, request.deaths),
+            answered,
         )
 
     def unqueue(self, request_id: str, attempt: int, urgency: int, sequence: int) -> None:
@@ -396,16 +398,16 @@ class Worker(Member):
             self.broker.ask(self.link, self.broker.create, lambda _: None)
         self.plan()
 
-    def _on_queued(
-        self, urgency: int, token: str, gateway: str, message_id: str, body: bytes
-    ) -> None:
-        self._pulls.arrived(urgency)
+    def _on_queued(self, token: str, message: Stored) -> None:
+        self._pulls.arrived(message.urgency)
         if not self._open or self._free() <= 0:
             self.ack(token, nak(SURPLUS))
         else:
-            request_id, _, attempt = message_id.rpartition(".")
-            fresh = token.endswith(".1")
-            self.ledger.take(gateway, request_id, int(attempt), token, body, fresh=fresh)
+            request_id, _, attempt = message.message_id.rpartition(".")
+            self.ledger.take(
+                message.gateway, request_id, int(attempt), token, message.body,
+                fresh=token.endswith(".1"), deaths=message.deaths,
+            )  # fmt: skip
         self.plan()
 
     # ---- ledger.Io ------------------------------------------------------------------------------
@@ -418,9 +420,7 @@ class Worker(Member):
 
     def ack(self, token: str, how: bytes) -> None:
         if self.link is not None:
-            self.broker.ask(
-                self.link, lambda: self.broker.acknowledge(token, how), lambda _: None
-            )
+            self.broker.ask(self.link, lambda: self.broker.acknowledge(token, how), lambda _: None)
 
     def submit(self, job: Job) -> None:
         execution = self.ledger.execs[job.id]

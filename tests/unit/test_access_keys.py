@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import nkeys
 import pytest
 from typer.testing import CliRunner
 
@@ -175,6 +176,22 @@ def test_the_command_line(file: Path) -> None:
     assert run(app, ["revoke", number, "--file", str(file)]).exit_code == 1
     with pytest.raises(Unauthenticated):
         Access(file).admit(f"Bearer {secret}")
+
+
+def test_nats_keys_are_made_once_for_each_role(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    run = CliRunner().invoke
+    made = run(app, ["nats", str(folder)])
+    assert made.exit_code == 0, made.output
+    public = dict(line.split("=") for line in (folder / "nats.env").read_text().splitlines())
+    assert sorted(public) == ["GATEWAY_NKEY", "WATCHER_NKEY", "WORKER_NKEY"]
+    for role in ("gateway", "worker", "watcher"):
+        seed = folder / role / "nats.seed"
+        assert seed.stat().st_mode & 0o077 == 0
+        key = nkeys.from_seed(bytearray(seed.read_bytes())).public_key.decode()
+        assert public[f"{role.upper()}_NKEY"] == key
+        assert seed.read_text() not in made.output
+    assert run(app, ["nats", str(folder)]).exit_code == 1  # It overwrites nothing.
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import accumulate
 
 import pytest
 
@@ -64,11 +65,20 @@ class Case:
         self.io = Io()
         self.ledger = Ledger("w", BOOT, self.io)
         self.ledger.fingerprint = "print"
+        self.beat()
 
     def take(self, *, attempt: int = 0, fresh: bool = True, **changes: object) -> int:
         fields = {"sampling": wire.Sampling(max_tokens=9), **changes}
         request = wire.Request(
-            "R", attempt, "g", "name", "m", "hi", None, None, **fields  # type: ignore[arg-type]
+            "R",
+            attempt,
+            "g",
+            "name",
+            "m",
+            "hi",
+            None,
+            None,
+            **fields,  # type: ignore[arg-type]
         )
         self.ledger.take("g", "R", attempt, "ack", wire.encode(request), fresh=fresh)
         return (BOOT << 31) + 1
@@ -84,9 +94,11 @@ class Case:
                 self.beat()
             self.ledger.tick()
 
-    def generate(self, exec_: int, *ids: int, finish: str | None = None, first: bool = False) -> None:
+    def generate(
+        self, exec_: int, *ids: int, finish: str | None = None, first: bool = False
+    ) -> None:
         text = "".join(f" {token}" for token in ids)
-        ends = [len("".join(f" {t}" for t in ids[: n + 1])) for n in range(len(ids))]
+        ends = list(accumulate(len(f" {token}") for token in ids))
         output = Output(exec_, list(ids), text, ends, finish=finish, completion_tokens=len(ids))
         if first:
             output.prompt_ids = (1, 2)
@@ -162,6 +174,29 @@ def test_a_silent_gateway_gets_its_requests_later_and_a_dead_one_never() -> None
     assert case.io.acks[-1] == b"+TERM"
     assert case.io.said == []
     assert case.ledger.running == 0
+
+
+def test_a_gateway_that_was_never_heard_gets_nothing_done_before_it_speaks() -> None:
+    """It may have died long before this worker began."""
+    case = Case()
+    case.ledger = Ledger("w", BOOT, case.io)
+    exec_ = case.take()
+    assert case.io.jobs == []
+    case.ledger.on_control(wire.Go(exec_, None))
+    assert len(case.io.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("here", "comes", "taken"),
+    [(0, 0, True), (0, 2, True), (1, 1, True), (2, 0, True), (1, 2, False), (2, 2, False)],
+)
+def test_suspects_run_beside_no_other(here: int, comes: int, taken: bool) -> None:
+    case = Case()
+    body = wire.encode(wire.Request("R", 1, "g", "n", "m", "hi", None, None, wire.Sampling()))
+    case.ledger.take("g", "R", 1, "ack", body, deaths=here)
+    case.ledger.take("g", "S", 1, "ack", body, deaths=comes)
+    assert case.ledger.running == 1 + taken
+    assert case.io.acks == ([] if taken else [b'-NAK {"delay": 100000000}'])
 
 
 def test_what_was_said_before_a_lost_claim_is_said_again() -> None:

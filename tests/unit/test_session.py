@@ -114,9 +114,7 @@ class Case:
         ends = [0]
         for token in ids:
             ends.append(ends[-1] + len(f" {token}"))
-        frame = wire.Chunk(
-            0, exec_, index, ids, text, None if count == 1 else tuple(ends[1:])
-        )
+        frame = wire.Chunk(0, exec_, index, ids, text, None if count == 1 else tuple(ends[1:]))
         self.session.chunk(frame, now)
 
     def done(self, total: int, exec_: int = EXEC, now: float = 0.0) -> None:

@@ -72,13 +72,13 @@ async def test_the_empty_model_name_is_the_only_model() -> None:
 
 
 async def test_models_that_cannot_be_called() -> None:
-    with pytest.raises(UnknownModel, match="'nope'.*sim"):
+    with pytest.raises(UnknownModel, match=r"'nope'.*sim"):
         door(announce("w")).accept(request(model="nope"))
     with pytest.raises(Unavailable, match="loading") as loading:
         door(announce("w", "loading", None)).accept(request())
     assert loading.value.retry_after
     failed = Announce("w-1", 1, "w", "failed", "sim", None, "no config.json")
-    with pytest.raises(Unavailable, match="no config.json"):
+    with pytest.raises(Unavailable, match=r"no config\.json"):
         door(failed).accept(request())
 
 

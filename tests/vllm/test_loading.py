@@ -114,14 +114,14 @@ def test_arguments_that_are_none(args: dict[str, str], words: list[str]) -> None
     ],
 )
 def test_arguments_have_vllms_types(name: str, text: str, value: Any) -> None:
-    assert getattr(parse("somewhere", {name: text}).engine, name) == value
+    assert getattr(parse(str(bundled.PATH), {name: text}).engine, name) == value
 
 
 def test_an_adapter_decides_what_vllm_is_built_for(tmp_path: Path) -> None:
     for name, rank in (("small", 4), ("large", 24)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").write_text(json.dumps({"r": rank}))
-    given = parse("m", {"lora_modules": f"a={tmp_path}/small, b={tmp_path}/large"})
+    given = parse(str(bundled.PATH), {"lora_modules": f"a={tmp_path}/small, b={tmp_path}/large"})
     assert sorted(given.adapters) == ["a", "b"]
     assert (given.engine.enable_lora, given.engine.max_loras) == (True, 2)
     assert given.engine.max_lora_rank == 32

@@ -73,7 +73,13 @@ assert said.choices[0].logprobs.tokens == [" 0", " 1"]
 pieces = client.completions.create(model="sim", prompt="a", max_tokens=6, stream=True)
 assert "".join(chunk.choices[0].text for chunk in pieces) == numbers(6)
 
-extra = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "ignore_eos": True, "priority": -1}
+extra: dict[str, object] = {
+    "top_k": 5,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "ignore_eos": True,
+    "priority": -1,
+}
 extra |= {"return_token_ids": True, "cache_salt": "x", "whatever": {"a": 1}}
 said = client.completions.create(model="sim", prompt="a", max_tokens=2, extra_body=extra)
 assert said.choices[0].token_ids == [0, 1]

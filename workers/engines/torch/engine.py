@@ -46,7 +46,8 @@ class TorchEngine(Engine):
     Args:
         model: A directory in the Hugging Face layout, or the id of one on the hub.
         served_name: What requests call it.
-        dtype: auto, float32, bfloat16, float16; auto is the checkpoint's, on CPU float32.
+        dtype: auto, float32, bfloat16, float16, int8; auto is the checkpoint's, on CPU float32;
+            int8 is that with the weights of the decoder's linear layers in int8.
         device: auto, cpu, cuda, cuda:1, mps; auto takes what is there.
         max_batch: Answers generated at once; each has a row of the KV cache.
         context_length: Tokens of prompt and answer together; None is what the model was made for.

@@ -21,6 +21,8 @@ from workers.engines.torch.model import Llama
 from workers.engines.torch.weights import read_weights, weight_files
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+INT8 = "int8"
+"""The weights of the decoder's linear layers in int8, all else as with auto."""
 DEVICES = ("cpu", "cuda", "mps")
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
@@ -39,8 +41,8 @@ class Loaded:
         model: The forward pass with weights.
         cache: The KV cache.
         context: Tokens of prompt and answer together, at most.
-        dtype: The name of the number type it computes in.
-        torch_dtype: The same for torch.
+        dtype: The name of the number type of its weights: a key of `DTYPES`, or `INT8`.
+        torch_dtype: What it computes in.
         device: Where it computes.
         parameters: How many.
         fingerprint: Of config, tokenizer and weights, the served name and the dtype.
@@ -67,7 +69,7 @@ def load(
     Args:
         name: A directory in the Hugging Face layout, or the id of one on the hub.
         served_name: Goes into the fingerprint.
-        dtype: A key of `DTYPES`, or auto: the checkpoint's, on CPU float32.
+        dtype: A key of `DTYPES`, `INT8`, or auto: the checkpoint's, on CPU float32.
         device: One of `DEVICES`, cuda:1 and so on, or auto.
         slots: Rows of the KV cache.
         context: Tokens a row holds, at most what the model was made for; None is that.
@@ -79,14 +81,14 @@ def load(
     config = ModelConfig.read(folder)
     length = _context(config, context)
     place = _device(device)
-    kind = _dtype(dtype, config, place)
+    kind, int8 = _dtype(dtype, config, place), dtype == INT8
     files = weight_files(folder)
     tokenizer = _tokenizer(folder)
-    needed = sum(file.stat().st_size for file in files) * kind.itemsize // _itemsize(config)
+    needed = _weight_bytes(files, config, kind, int8)
     rows = cache_bytes(config, slots, length, kind)
     _check_memory(place, needed, rows, slots, length)
     try:
-        weights, parameters = read_weights(files, config, kind, place)
+        weights, parameters = read_weights(files, config, kind, place, int8=int8)
         cache = KVCache(config, slots, length, kind, place)
         model = Llama(config, weights, positions_for(length))
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -98,11 +100,11 @@ def load(
         model,
         cache,
         length,
-        str(kind).removeprefix("torch."),
+        INT8 if int8 else str(kind).removeprefix("torch."),
         kind,
         place,
         parameters,
-        fingerprint(folder, files, served_name, str(kind)),
+        fingerprint(folder, files, served_name, str(kind), *[INT8] * int8),
     )
 
 
@@ -175,11 +177,28 @@ def _device(name: str) -> torch.device:
 
 
 def _dtype(name: str, config: ModelConfig, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        name = "float32" if device.type == "cpu" else config.dtype
-    if name not in DTYPES:
-        raise ModelLoadError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
+    """What to compute in."""
+    if name in DTYPES:
+        return DTYPES[name]
+    if name not in ("auto", INT8):
+        raise ModelLoadError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}, {INT8}")
+    if device.type == "cpu":
+        return torch.float32
+    if config.dtype not in DTYPES:
+        raise ModelLoadError(
+            f"the checkpoint is in {config.dtype}, so there is no dtype {name} on {device}: "
+            f"choose {', '.join(DTYPES)}"
+        )
+    return DTYPES[config.dtype]
+
+
+def _weight_bytes(files: list[Path], config: ModelConfig, kind: torch.dtype, int8: bool) -> int:
+    """What the weights will take, near enough: embedding and head are never in int8."""
+    numbers = sum(file.stat().st_size for file in files) // _itemsize(config)
+    if not int8:
+        return numbers * kind.itemsize
+    kept = min(numbers, config.vocab_size * config.hidden * (1 if config.tied else 2))
+    return kept * kind.itemsize + numbers - kept
 
 
 def _itemsize(config: ModelConfig) -> int:
@@ -213,5 +232,5 @@ def _out_of_memory(weights: int, cache: int, slots: int, context: int) -> str:
     return (
         f"out of memory: weights of {weights / _GIB:.1f} GiB and a KV cache of "
         f"{cache / _GIB:.1f} GiB for max_batch {slots} times context_length {context}: "
-        "lower one of these, or choose dtype bfloat16"
+        "lower one of these, or choose dtype bfloat16 or int8"
     )

@@ -18,35 +18,33 @@ from torch.nn import functional as F
 from workers.engines.torch.batch import Batch
 from workers.engines.torch.cache import KVCache
 from workers.engines.torch.config import ModelConfig
+from workers.engines.torch.linear import Linear
 
 
 @dataclass(slots=True)
 class Layer:
-    """Weights of one layer; projections are [out, in], biases None where there are none.
+    """Weights of one layer.
 
     Attributes:
         norm: Before attention.
         qkv: Queries, keys and values in one; rotary halves interleaved.
-        qkv_bias: Likewise.
         out: Of the attention.
-        out_bias: Likewise.
         mlp_norm: Before the MLP.
         gate_up: Gate and up projections in one.
-        gate_up_bias: Likewise.
         down: Of the MLP.
-        down_bias: Likewise.
     """
 
     norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
+    qkv: Linear
+    out: Linear
     mlp_norm: Tensor
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    gate_up: Linear
+    down: Linear
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """Its linear layers."""
+        return self.qkv, self.out, self.gate_up, self.down
 
 
 @dataclass(slots=True)
@@ -65,50 +63,61 @@ class Weights:
     norm: Tensor
     head: Tensor
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them; a tied head comes twice."""
+        found = [self.embedding, self.norm, self.head]
+        for layer in self.layers:
+            found += [layer.norm, layer.mlp_norm]
+            for linear in layer.linears:
+                found += linear.tensors
+        return found
+
 
 class Llama:
     """The forward pass.
 
     Args:
         config: The model's shape.
-        weights: On the device and in the dtype to compute with.
+        weights: On the device; what is not in int8 is in the dtype to compute with.
         context: Positions there are angles for, the scratch position included.
+
+    Attributes:
+        weights: As given.
     """
 
     def __init__(self, config: ModelConfig, weights: Weights, context: int) -> None:
         self._config = config
-        self._weights = weights
+        self.weights = weights
         self._angles = rotations(config, context).to(weights.embedding.device)
         self._group = config.heads // config.kv_heads
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Compute hidden states [rows * width, hidden], before the last norm; fills the cache."""
         config = self._config
-        hidden = F.embedding(batch.tokens, self._weights.embedding)
+        hidden = F.embedding(batch.tokens, self.weights.embedding)
         angles = self._angles.index_select(0, batch.positions).unsqueeze(1)
         mask = self._mask(batch)
         shape, eps = (config.hidden,), config.norm_eps
         memory = cache.read(batch.first, batch.rows, batch.length)
         turned = config.heads + config.kv_heads
-        for number, layer in enumerate(self._weights.layers):
+        for number, layer in enumerate(self.weights.layers):
             normed = F.rms_norm(hidden, shape, layer.norm, eps)
-            qkv = F.linear(normed, layer.qkv, layer.qkv_bias).view(
-                -1, turned + config.kv_heads, config.head_dim
-            )
+            qkv = layer.qkv(normed).view(-1, turned + config.kv_heads, config.head_dim)
             _rotate(qkv[:, :turned], angles)
             cache.write(number, batch.index, qkv[:, config.heads :].reshape(-1, config.head_dim))
             attended = self._attend(qkv[:, : config.heads], *memory[number], mask, batch)
-            hidden = hidden + F.linear(attended, layer.out, layer.out_bias)
+            hidden = hidden + layer.out(attended)
             normed = F.rms_norm(hidden, shape, layer.mlp_norm, eps)
-            gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-            hidden = hidden + F.linear(F.silu(gate).mul_(up), layer.down, layer.down_bias)
+            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+            hidden = hidden + layer.down(F.silu(gate).mul_(up))
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, float32, [rows, vocab_size]."""
         config = self._config
-        normed = F.rms_norm(hidden, (config.hidden,), self._weights.norm, config.norm_eps)
-        return F.linear(normed, self._weights.head).float()
+        normed = F.rms_norm(hidden, (config.hidden,), self.weights.norm, config.norm_eps)
+        return F.linear(normed, self.weights.head).float()
 
     def _mask(self, batch: Batch) -> Tensor | None:
         """The mask as attention wants it: the heads of a group count as rows of their query."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from workers.engines.base import ModelLoadError
 from workers.engines.torch.config import ModelConfig, read_json
+from workers.engines.torch.linear import Float, Int8, Linear, joined, quantise
 from workers.engines.torch.model import Layer, Weights
 
 _INDEX = "model.safetensors.index.json"
@@ -37,16 +38,29 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_weights(
-    files: list[Path], config: ModelConfig, dtype: torch.dtype, device: torch.device
+    files: list[Path],
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    int8: bool = False,
 ) -> tuple[Weights, int]:
     """Read all weights, one tensor at a time, and count the parameters.
 
+    Args:
+        files: As `weight_files` gives them.
+        config: The model's shape.
+        dtype: To compute with.
+        device: Where to.
+        int8: Whether the linear layers of the decoder are in int8.
+
     Raises:
-        ModelLoadError: A file is broken, or a tensor missing or of another shape.
+        ModelLoadError: A file is broken, or a tensor missing, of another shape, or not to be had
+            in int8.
     """
     try:
         with ExitStack() as stack:
-            reader = _Reader(config, dtype, device)
+            reader = _Reader(config, dtype, device, int8)
             for path in files:
                 reader.add(stack.enter_context(safe_open(path, framework="pt")))
             return reader.read(), reader.parameters
@@ -54,11 +68,26 @@ def read_weights(
         raise ModelLoadError(f"the weights in {files[0].parent} are broken: {error}") from error
 
 
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+class _Part(NamedTuple):
+    """A projection of the checkpoint: its name, its rows, and what to do with their order."""
+
+    name: str
+    size: int
+    change: Callable[[Tensor], Tensor] = _same
+
+
 class _Reader:
     """Takes tensors by name out of open files."""
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, dtype: torch.dtype, device: torch.device, int8: bool
+    ) -> None:
         self.parameters = 0
+        self._int8 = int8
         self._config = config
         self._dtype = dtype
         self._device = device
@@ -80,44 +109,47 @@ class _Reader:
         config = self._config
         queries = config.heads * config.head_dim
         keys = config.kv_heads * config.head_dim
-        parts = ((f"{at}.self_attn.q_proj", queries, self._interleave),
-                 (f"{at}.self_attn.k_proj", keys, self._interleave),
-                 (f"{at}.self_attn.v_proj", keys, None))  # fmt: skip
-        qkv, qkv_bias = self._fuse(*parts)
-        out, out_bias = self._linear(f"{at}.self_attn.o_proj", config.hidden, queries)
-        up = f"{at}.mlp.up_proj"
-        width = self._rows(f"{up}.weight")
-        gate_up, gate_up_bias = self._fuse((f"{at}.mlp.gate_proj", width, None), (up, width, None))
-        down, down_bias = self._linear(f"{at}.mlp.down_proj", config.hidden, width)
+        attention, mlp = f"{at}.self_attn", f"{at}.mlp"
+        width = self._rows(f"{mlp}.up_proj.weight")
         return Layer(
             norm=self._take(f"{at}.input_layernorm.weight", config.hidden),
-            qkv=qkv,
-            qkv_bias=qkv_bias,
-            out=out,
-            out_bias=out_bias,
+            qkv=self._linear(
+                config.hidden,
+                _Part(f"{attention}.q_proj", queries, self._interleave),
+                _Part(f"{attention}.k_proj", keys, self._interleave),
+                _Part(f"{attention}.v_proj", keys),
+            ),
+            out=self._linear(queries, _Part(f"{attention}.o_proj", config.hidden)),
             mlp_norm=self._take(f"{at}.post_attention_layernorm.weight", config.hidden),
-            gate_up=gate_up,
-            gate_up_bias=gate_up_bias,
-            down=down,
-            down_bias=down_bias,
+            gate_up=self._linear(
+                config.hidden, _Part(f"{mlp}.gate_proj", width), _Part(f"{mlp}.up_proj", width)
+            ),
+            down=self._linear(width, _Part(f"{mlp}.down_proj", config.hidden)),
         )
 
-    def _fuse(
-        self, *parts: tuple[str, int, Callable[[Tensor], Tensor] | None]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Several projections of the hidden state as one."""
-        weights, biases = [], []
-        for name, size, change in parts:
-            weight, bias = self._linear(name, size, self._config.hidden)
-            weights.append(change(weight) if change else weight)
-            if bias is not None:
-                biases.append(change(bias) if change else bias)
-        return torch.cat(weights), torch.cat(biases) if biases else None
+    def _linear(self, width: int, *parts: _Part) -> Linear:
+        """Several projections of the same `width` inputs as one; int8 is made of one at a time."""
+        weights, scales, biases = [], [], []
+        for part in parts:
+            weight = part.change(self._take(f"{part.name}.weight", part.size, width))
+            if self._int8:
+                weight, scale = self._quantise(part.name, weight)
+                scales.append(scale)
+            weights.append(weight)
+            if f"{part.name}.bias" in self._where:
+                biases.append(part.change(self._take(f"{part.name}.bias", part.size)))
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        bias = joined(biases) if biases else None
+        return Int8(weight, joined(scales), bias) if scales else Float(weight, bias)
 
-    def _linear(self, name: str, out: int, width: int) -> tuple[Tensor, Tensor | None]:
-        weight = self._take(f"{name}.weight", out, width)
-        bias = self._take(f"{name}.bias", out) if f"{name}.bias" in self._where else None
-        return weight, bias
+    def _quantise(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return quantise(weight, self._dtype)
+        except ValueError as error:
+            raise ModelLoadError(
+                f"the weight {name}.weight cannot be made int8, {error}: the checkpoint is "
+                "damaged; if it is not, choose another dtype"
+            ) from error
 
     def _interleave(self, rows: Tensor) -> Tensor:
         """Bring the two halves of each head, which rotate together, next to each other."""

@@ -12,14 +12,15 @@ from typing import Any
 
 from vllm.exceptions import VLLMClientError, VLLMServerError
 from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
 
 from shared.errors import EngineError, InvalidRequest, MillstreamError
-from shared.wire import ModelCard
-from workers.engines.base import Engine, Job, Observation, Output, Sink
+from workers.engines.base import Engine, Job, ModelLoadError, Observation, Output, Sink
 from workers.engines.vllm.answers import Lane
-from workers.engines.vllm.loading import Loaded, load
+from workers.engines.vllm.loading import Loaded, card_of, load
 from workers.engines.vllm.prompts import Ask, Preparer
 from workers.engines.vllm.stats import Steps
+from workers.engines.vllm.tokenizing import Tokenizing
 
 _INLINE = 2048
 """Characters of prompt that are tokenized on the event loop: done sooner than handed over."""
@@ -74,14 +75,25 @@ class VllmEngine(Engine):
         loaded = await loading
         self._loaded = loaded
         self._llm = loaded.llm
-        self.card = _card(loaded, self._served_name)
-        self._here = Preparer(loaded.tokenizer, loaded.pieces, loaded.defaults)
-        self._there = Preparer(copy.deepcopy(loaded.tokenizer), loaded.pieces, loaded.defaults)
-        await self._llm.get_supported_tasks()
+        self.card = card_of(loaded, self._served_name)
+        limits = len(loaded.pieces), loaded.defaults.context
+        self._here = Tokenizing(loaded.tokenizer, *limits)
+        self._there = Tokenizing(copy.deepcopy(loaded.tokenizer), *limits)
+        self._preparer = Preparer(self._here, loaded.pieces, loaded.defaults)
         self._llm._run_output_handler()  # On this loop; else it would begin with the first request.
+        await self._llm.get_supported_tasks()
+        for name, adapter in loaded.adapters.items():
+            await self._load_adapter(name, adapter)
         self._watch = self._llm.output_handler
         assert self._watch is not None
         self._watch.add_done_callback(self._ended)
+
+    async def _load_adapter(self, name: str, adapter: LoRARequest) -> None:
+        """Load one now: with its first request it would take others' time, or the engine down."""
+        try:
+            await self._llm.add_lora(adapter)
+        except (VLLMServerError, VLLMClientError, ValueError, RuntimeError, OSError) as error:
+            raise ModelLoadError(f"LoRA adapter {name!r}: {_short(error)}") from error
 
     async def close(self) -> None:
         """Stop vLLM's processes."""
@@ -143,7 +155,7 @@ class VllmEngine(Engine):
         try:
             lora = self._adapter(job.adapter)
             ids = await self._tokenize(job)
-            prepared = self._here.prepare(job, ids)
+            prepared = self._preparer.prepare(job, ids)
             if not self._lives(opened):
                 return
             opened.prompt = prepared.prompt
@@ -166,8 +178,8 @@ class VllmEngine(Engine):
         else:
             size = len(job.prompt or "")
         if size <= _INLINE:
-            return self._here.tokenize(job)
-        return await self._loop.run_in_executor(self._tokenizing, self._there.tokenize, job)
+            return self._here.ids_of(job)
+        return await self._loop.run_in_executor(self._tokenizing, self._there.ids_of, job)
 
     async def _ask(self, opened: _Open, ask: Ask, lora: Any) -> None:
         job, lane = opened.job, ask.lane
@@ -271,23 +283,3 @@ def _field(job: Job) -> str:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:500] or repr(error)
-
-
-def _card(loaded: Loaded, served_name: str) -> ModelCard:
-    features = ["logprobs", "n", "penalties", "prefix_cache", "priority", "resume", "seed"]
-    if loaded.tokenizer.chat_template:
-        features.append("chat")
-    if loaded.adapters:
-        features.append("lora")
-    if loaded.structured:
-        features.append("structured")
-    return ModelCard(
-        name=served_name,
-        engine="vllm",
-        context_length=loaded.defaults.context,
-        vocab_size=len(loaded.pieces),
-        dtype=loaded.dtype,
-        fingerprint=loaded.fingerprint,
-        features=tuple(sorted(features)),
-        max_batch=loaded.defaults.slots,
-    )

@@ -19,6 +19,7 @@ from vllm.lora.request import LoRARequest
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from shared.wire import ModelCard
 from workers.engines.base import ModelLoadError
 from workers.engines.text import Pieces
 from workers.engines.vllm import replay
@@ -64,11 +65,11 @@ def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) ->
         ModelLoadError: The message says what to change.
     """
     _check_place(model)
-    given = parse(model, args)
     # A forked copy of a process with threads may hang, and this one has them.
     os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
     with _causes() as causes:
         try:
+            given = parse(model, args)
             config = given.engine.create_engine_config(UsageContext.ENGINE_CONTEXT)
             _check_generates(model, config.model_config)
             exact = not config.use_v2_model_runner and config.speculative_config is None
@@ -103,6 +104,27 @@ def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) ->
         str(model_config.dtype).removeprefix("torch."),
         _fingerprint(model, model_config, served_name),
         structured=not model_config.skip_tokenizer_init,
+    )
+
+
+def card_of(loaded: Loaded, served_name: str) -> ModelCard:
+    """What the worker announces."""
+    features = ["logprobs", "n", "penalties", "prefix_cache", "priority", "resume", "seed"]
+    if loaded.tokenizer.chat_template:
+        features.append("chat")
+    if loaded.adapters:
+        features.append("lora")
+    if loaded.structured:
+        features.append("structured")
+    return ModelCard(
+        name=served_name,
+        engine="vllm",
+        context_length=loaded.defaults.context,
+        vocab_size=len(loaded.pieces),
+        dtype=loaded.dtype,
+        fingerprint=loaded.fingerprint,
+        features=tuple(sorted(features)),
+        max_batch=loaded.defaults.slots,
     )
 
 

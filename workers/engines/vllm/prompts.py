@@ -1,20 +1,20 @@
-"""From a job to token ids and vLLM's sampling parameters, one set a choice."""
+"""From a job to what vLLM is asked: token ids and sampling parameters, one set a choice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from shared.errors import InvalidRequest
-from shared.wire import Message, Sampling, Structured
+from shared.wire import Sampling, Structured
 from workers.engines.base import Job, Output
 from workers.engines.text import Pieces, TextStream
 from workers.engines.vllm.answers import Lane
 from workers.engines.vllm.replay import KEY
+from workers.engines.vllm.tokenizing import Tokenizing
 
 _SEEDS = (1 << 64) - 1
 _STRUCTURED = {"json_schema": "json", "regex": "regex", "grammar": "grammar"}
@@ -67,13 +67,13 @@ class Preparer:
     """Turns jobs into what vLLM takes.
 
     Args:
-        tokenizer: As transformers loads it.
+        tokenizing: Makes prompts token ids.
         pieces: The vocabulary.
         defaults: What holds for every request.
     """
 
-    def __init__(self, tokenizer: Any, pieces: Pieces, defaults: Defaults) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizing: Tokenizing, pieces: Pieces, defaults: Defaults) -> None:
+        self._tokenizing = tokenizing
         self._pieces = pieces
         self._defaults = defaults
 
@@ -82,7 +82,7 @@ class Preparer:
 
         Args:
             job: The job.
-            ids: Its prompt, from `tokenize`.
+            ids: Its prompt, from `Tokenizing`.
 
         Raises:
             InvalidRequest: What is wrong, with the field.
@@ -144,60 +144,6 @@ class Preparer:
             lane.replaying = delivered
         return Ask(lane, prompt if again else prompt + delivered, params)
 
-    # ---- prompts --------------------------------------------------------------------------------
-
-    def tokenize(self, job: Job) -> list[int]:
-        """The prompt's ids.
-
-        Raises:
-            InvalidRequest: It is empty, too long, or refused by the chat template.
-        """
-        if job.token_ids is not None:
-            self._check_ids(job.token_ids, "token_ids")
-            return self._check_length(list(job.token_ids), "token_ids")
-        if job.messages is not None:
-            text = self._render(job.messages)
-            ids = self._tokenizer.encode(text, add_special_tokens=False)
-            return self._check_length(ids, "messages")
-        return self._check_length(self._tokenizer.encode(job.prompt or ""), "prompt")
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        if not self._tokenizer.chat_template:
-            raise InvalidRequest(
-                "the model has no chat template: send a prompt instead", field="messages"
-            )
-        turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=True
-                )
-            )
-        except (TemplateError, ValueError, TypeError) as error:
-            raise InvalidRequest(
-                f"the model's chat template refuses the messages: {error}", field="messages"
-            ) from error
-
-    def _check_ids(self, ids: Sequence[int], field: str) -> None:
-        size = len(self._pieces)
-        for token in ids:
-            if not 0 <= token < size:
-                raise InvalidRequest(
-                    f"token id {token} is not in the vocabulary of {size}", field=field
-                )
-
-    def _check_length(self, ids: list[int], field: str) -> list[int]:
-        if not ids:
-            raise InvalidRequest("the prompt has no tokens", field=field)
-        context = self._defaults.context
-        if len(ids) >= context:
-            raise InvalidRequest(
-                f"the prompt has {len(ids)} tokens; with a context of {context} it may have "
-                f"{context - 1}",
-                field=field,
-            )
-        return ids
-
     def _limit(self, sampling: Sampling, prompt: int) -> int:
         context = self._defaults.context
         room = context - prompt
@@ -223,7 +169,7 @@ class Preparer:
                 field="sampling.n",
             )
         for ids in job.delivered:
-            self._check_ids(ids, "delivered")
+            self._tokenizing.check_ids(ids, "delivered")
 
 
 def _depends(job: Job) -> bool:

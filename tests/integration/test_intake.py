@@ -1,0 +1,171 @@
+"""The intake on a real nats-server: what is pulled, given back, and survives."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.nats_server import NatsServer
+from shared import subjects
+from shared.bus import Bus, BusOptions, parse_puback
+from shared.streams import StreamConfigError, ensure_streams
+from tests.faults.harness import until
+from workers.intake import Intake, _deliveries
+
+MODEL = "m"
+
+
+class Worker:
+    """An intake with slots that are filled by hand."""
+
+    def __init__(self, url: str, slots: int) -> None:
+        self.bus = Bus(BusOptions((url,), "w"))
+        self.slots = slots
+        self.taken: list[dict[str, Any]] = []
+        self.intake = Intake(self.bus, MODEL, self.free, self.take)
+
+    def free(self) -> int:
+        return self.slots - len(self.taken)
+
+    def take(
+        self, gateway: str, request_id: str, attempt: int, token: str, body: bytes, *,
+        fresh: bool, deaths: int,
+    ) -> None:  # fmt: skip
+        self.taken.append(
+            {"gateway": gateway, "id": request_id, "attempt": attempt, "token": token,
+             "body": body, "fresh": fresh, "deaths": deaths}
+        )  # fmt: skip
+
+    def ids(self) -> list[str]:
+        return [one["id"] for one in self.taken]
+
+    def done(self) -> None:
+        for one in self.taken:
+            self.bus.publish(one["token"], b"+ACK")
+        self.taken.clear()
+        self.intake.plan()
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def worker(nats: NatsServer) -> AsyncIterator[Worker]:
+    worker = Worker(nats.url, 2)
+    await worker.bus.start()
+    await worker.intake.start()
+    planning = asyncio.create_task(_plan(worker.intake))
+    yield worker
+    planning.cancel()
+    worker.intake.stop()
+    await worker.bus.close()
+
+
+async def _plan(intake: Intake) -> None:
+    while True:
+        intake.plan()
+        await asyncio.sleep(0.02)
+
+
+async def queue(bus: Bus, name: str, urgency: int = 2, attempt: int = 0, deaths: int = 0) -> None:
+    headers = (
+        f"NATS/1.0\r\nNats-Msg-Id: {name}.{attempt}\r\nMs-Gateway: g\r\nMs-Deaths: {deaths}\r\n\r\n"
+    ).encode()
+    answer = bus.ask(subjects.request(MODEL, urgency), name.encode(), headers)
+    assert isinstance(parse_puback(await asyncio.wait_for(answer, 5)), int)
+
+
+async def test_what_is_queued_is_taken_whole(worker: Worker) -> None:
+    await queue(worker.bus, "R", urgency=0, attempt=3, deaths=2)
+    await until(lambda: worker.taken != [], "it is taken")
+    (one,) = worker.taken
+    del one["token"]
+    assert one == {
+        "gateway": "g", "id": "R", "attempt": 3, "body": b"R", "fresh": True, "deaths": 2
+    }  # fmt: skip
+
+
+async def test_no_more_is_held_than_can_start_and_the_urgent_goes_first(worker: Worker) -> None:
+    for number in range(2):
+        await queue(worker.bus, f"first{number}")
+    await until(lambda: len(worker.taken) == 2, "the slots are full")
+    await queue(worker.bus, "late", urgency=3)
+    await queue(worker.bus, "middle", urgency=2)
+    await queue(worker.bus, "urgent", urgency=1)
+    await queue(worker.bus, "resumed", urgency=0)
+    worker.slots = 0
+    worker.done()
+    await until(lambda: worker.intake.surplus == 0 or worker.taken == [], "nothing is held")
+    await asyncio.sleep(1.2)  # The standing pulls of before have expired.
+    worker.slots = 2
+    await until(lambda: len(worker.taken) == 2, "two are taken")
+    assert set(worker.ids()) == {"resumed", "urgent"}
+    worker.done()
+    await until(lambda: len(worker.taken) == 2, "two are taken")
+    assert set(worker.ids()) == {"middle", "late"}
+
+
+async def test_what_is_not_acked_comes_again_and_is_not_fresh(worker: Worker) -> None:
+    await queue(worker.bus, "R", urgency=0)
+    await until(lambda: len(worker.taken) == 1, "it is taken")
+    await until(lambda: len(worker.taken) == 2, "it comes again", 5.0)
+    assert [one["fresh"] for one in worker.taken] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [b"", b"NATS/1.0\r\nNats-Msg-Id: nodot\r\n\r\n", b"NATS/1.0\r\nMs-Gateway: g\r\n\r\n",
+     b"NATS/1.0\r\nNats-Msg-Id: R.x\r\nMs-Gateway: g\r\n\r\n",
+     b"NATS/1.0\r\nNats-Msg-Id: R.0\r\nMs-Gateway: g\r\nMs-Deaths: many\r\n\r\n",
+     b"NATS/1.0\r\nNats-Msg-Id: \xff\xfe.0\r\nMs-Gateway: g\r\n\r\n"],
+)  # fmt: skip
+async def test_what_names_nobody_is_dropped_and_counted(worker: Worker, headers: bytes) -> None:
+    answer = worker.bus.ask(subjects.request(MODEL, 2), b"?", headers)
+    assert isinstance(parse_puback(await asyncio.wait_for(answer, 5)), int)
+    await until(lambda: worker.intake.malformed == 1, "it is counted")
+    await queue(worker.bus, "good")
+    await until(lambda: worker.ids() == ["good"], "the next is taken")
+
+
+@pytest.mark.parametrize("lose", [False, True])
+async def test_it_pulls_again_after_a_restart(worker: Worker, nats: NatsServer, lose: bool) -> None:
+    await asyncio.to_thread(nats.kill)
+    if lose:
+        shutil.rmtree(nats.directory / "jetstream")
+    await asyncio.to_thread(nats.start)
+    await until(lambda: worker.bus.connected, "it is back")
+    await ensure_streams(worker.bus, 10)
+    await queue(worker.bus, "after")
+    await until(lambda: worker.ids() == ["after"], "it is taken")
+
+
+async def test_somebody_else_s_stream_stops_the_start(nats: NatsServer) -> None:
+    from nats.js.api import StorageType, StreamConfig
+
+    worker = Worker(nats.url, 1)
+    await worker.bus.start()
+    await worker.bus.client.jetstream().add_stream(
+        StreamConfig(name=subjects.STREAM, subjects=["ms.req.>"], storage=StorageType.MEMORY)
+    )
+    with pytest.raises(StreamConfigError, match="MS_REQ"):
+        await worker.intake.start()
+    await worker.bus.close()
+
+
+@pytest.mark.parametrize(
+    ("token", "deliveries"),
+    [
+        ("$JS.ACK.MS_REQ.m_standard.3.17.9.1700000000.0", 3),
+        ("$JS.ACK.hub.ACCHASH.MS_REQ.m_standard.4.17.9.1700000000.0.xyz", 4),
+    ],
+)
+def test_both_forms_of_ack_subject_tell_the_deliveries(token: str, deliveries: int) -> None:
+    assert _deliveries(token) == deliveries

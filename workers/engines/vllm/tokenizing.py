@@ -1,0 +1,80 @@
+"""From a job's prompt, messages or token ids to token ids that fit the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from shared.errors import InvalidRequest
+from shared.wire import Message
+from workers.engines.base import Job
+
+
+class Tokenizing:
+    """A tokenizer and its limits.
+
+    Args:
+        tokenizer: As transformers loads it; used by one thread at a time.
+        vocabulary: Ids are below it.
+        context: Tokens of prompt and answer together, at most.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: int, context: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._context = context
+
+    def ids_of(self, job: Job) -> list[int]:
+        """The prompt's ids.
+
+        Raises:
+            InvalidRequest: It is empty, too long, or refused by the chat template.
+        """
+        if job.token_ids is not None:
+            self.check_ids(job.token_ids, "token_ids")
+            return self._check_length(list(job.token_ids), "token_ids")
+        if job.messages is not None:
+            text = self._render(job.messages)
+            ids = self._tokenizer.encode(text, add_special_tokens=False)
+            return self._check_length(ids, "messages")
+        return self._check_length(self._tokenizer.encode(job.prompt or ""), "prompt")
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        if not self._tokenizer.chat_template:
+            raise InvalidRequest(
+                "the model has no chat template: send a prompt instead", field="messages"
+            )
+        turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except (TemplateError, ValueError, TypeError) as error:
+            raise InvalidRequest(
+                f"the model's chat template refuses the messages: {error}", field="messages"
+            ) from error
+
+    def check_ids(self, ids: Sequence[int], field: str) -> None:
+        """Raise `InvalidRequest` where an id is not the model's."""
+        size = self._vocabulary
+        for token in ids:
+            if not 0 <= token < size:
+                raise InvalidRequest(
+                    f"token id {token} is not in the vocabulary of {size}", field=field
+                )
+
+    def _check_length(self, ids: list[int], field: str) -> list[int]:
+        if not ids:
+            raise InvalidRequest("the prompt has no tokens", field=field)
+        context = self._context
+        if len(ids) >= context:
+            raise InvalidRequest(
+                f"the prompt has {len(ids)} tokens; with a context of {context} it may have "
+                f"{context - 1}",
+                field=field,
+            )
+        return ids
