@@ -434,7 +434,8 @@ class Event:
 
     Attributes:
         at: Seconds after the streams began to flow.
-        do: kill, freeze, wake, terminate, restart, nats_kill, nats_start, nats_lose.
+        do: kill, freeze, wake, terminate, restart; nats_kill, nats_lose (its storage too),
+            nats_start, nats_freeze, nats_wake.
         target: Whom it hits.
     """
 
@@ -497,11 +498,14 @@ async def strike(cluster: Cluster, event: Event) -> None:
     elif event.do == "nats_lose":
         await asyncio.to_thread(cluster.nats.kill)
         cluster.lose_storage()
-    elif event.do == "terminate":
-        cluster.terminate(event.target)
+    elif event.do in ("nats_freeze", "nats_wake"):
+        if cluster.nats.process is not None:
+            stop = event.do == "nats_freeze"
+            cluster.nats.process.send_signal(signal.SIGSTOP if stop else signal.SIGCONT)
     else:
         {
             "kill": cluster.kill,
+            "terminate": cluster.terminate,
             "freeze": cluster.freeze,
             "wake": cluster.wake,
             "restart": cluster.restart,
