@@ -60,9 +60,10 @@ lint: $(READY) $(BUF) ## ruff, mypy, buf lint, and whether the stubs are those o
 	tools/generate.sh build/proto
 	for stub in $(STUBS); do \
 		diff -u millstream/v1/$$stub build/proto/millstream/v1/$$stub || exit 1; \
+		diff -u gateway/kserve/$$stub build/proto/gateway/kserve/$$stub || exit 1; \
 	done
 
-proto: $(READY) ## regenerate the stubs of millstream/v1
+proto: $(READY) ## regenerate the checked-in stubs
 	tools/generate.sh .
 
 constraints: $(READY) ## write the versions now in .venv to constraints.txt

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import os
 import platform
@@ -70,14 +71,11 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
 
 def plot(results: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Draw every run as a dot, if matplotlib is installed."""
-    try:
-        import matplotlib
-    except ImportError:
+    if importlib.util.find_spec("matplotlib") is None:
         print(f"no {path}: matplotlib is not installed")
         return
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
+    importlib.import_module("matplotlib").use("svg")
+    pyplot = importlib.import_module("matplotlib.pyplot")
     figure, axes = pyplot.subplots(figsize=(7, 3.2))
     for offset, (streams, gaps) in enumerate(results.items()):
         for place, values in enumerate(gaps.values()):

@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 from gateway.router import TICK, Router
 from shared import subjects, wire
 from shared.bus import Bus, parse_puback
+from shared.natsio import rare
 from shared.errors import Cancelled, MillstreamError, Unavailable
 from shared.streams import StreamConfigError, ensure_streams
 
@@ -148,7 +149,13 @@ class Link:
 
     def _bad(self, subject: bytes, error: Exception) -> None:
         self.malformed += 1
-        log.warning("malformed_frame", subject=subject.decode(errors="replace"), error=str(error))
+        if rare(self.malformed):
+            log.warning(
+                "malformed_frame",
+                subject=subject.decode(errors="replace"),
+                error=str(error),
+                count=self.malformed,
+            )
 
     def _on_heartbeat(self, frame: wire.Frame) -> None:
         if isinstance(frame, wire.Heartbeat):

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from gateway import encode
 from gateway.ports import Summary
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import MillstreamError, Overloaded
@@ -183,9 +184,11 @@ class GenerateOutlet(Buffered):
     ) -> None:
         """The next tokens."""
         self.tokens += len(ids)
+        if logprobs is None:
+            self._put(encode.delta(index, ids, text, choice, attempt))
+            return
         delta = pb.Delta(index=index, text=text, token_ids=ids, choice=choice, attempt=attempt)
-        if logprobs is not None:
-            delta.logprobs.extend(_logprobs(entry) for entry in logprobs)
+        delta.logprobs.extend(_logprobs(entry) for entry in logprobs)
         self._put(pb.GenerateResponse(delta=delta).SerializeToString())
 
     def finished(self, summary: Summary) -> None:

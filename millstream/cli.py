@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from millstream.stack_options import StackOptions, default_data_dir
+from millstream.stack_options import StackOptions, default_data_dir, http_is_installed
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """These commands have the flags of their settings class, `--help` included."""
@@ -59,6 +59,9 @@ def up(
     engine_arg: EngineArgs = None,
     grpc_host: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
     grpc_port: GrpcPort = 50051,
+    http_port: Annotated[
+        int, typer.Option(min=-1, max=65535, help="HTTP; 0 is any free port, -1 is no HTTP.")
+    ] = 8080,
     nats: Annotated[
         str | None, typer.Option(help="Use this server instead of an embedded one.")
     ] = None,
@@ -85,6 +88,7 @@ def up(
         engine_args=tuple(engine_arg or ()),
         grpc_host=grpc_host,
         grpc_port=grpc_port,
+        http_port=http_port if http_port >= 0 and http_is_installed() else None,
         nats=nats,
         nats_port=nats_port,
         data_dir=data_dir or default_data_dir(),

@@ -39,6 +39,7 @@ class Stack:
         self._workers: list[PythonChild] = []
         self._watching: list[asyncio.Task[None]] = []
         self.target = ""
+        self.http = ""
         self.nats_url = options.nats or ""
         self.models: tuple[str, ...] = ()
 
@@ -57,6 +58,8 @@ class Stack:
         deadline = time.monotonic() + options.ready_seconds
         self._claim_data_dir()
         check_port(options.grpc_host, options.grpc_port, "--grpc-port")
+        if options.http_port is not None:
+            check_port(options.grpc_host, options.http_port, "--http-port")
         try:
             await self._start_nats(deadline)
             await self._start_python(deadline)
@@ -140,10 +143,18 @@ class Stack:
         address, *models = await asyncio.gather(
             *(child.ready(deadline) for child in (self._gateway, *self._workers))
         )
-        self.target = _connectable(address)
+        grpc, *http = address.split("\n")
+        self.target = _connectable(grpc)
+        self.http = f"http://{_connectable(http[0])}" if http else ""
         self.models = tuple(sorted(set(models)))
-        port = address.rsplit(":", 1)[1]
-        self._gateway.arguments[self._gateway.arguments.index("--grpc-port") + 1] = port
+        self._keep_port(self._gateway, "--grpc-port", grpc)
+        if http:
+            self._keep_port(self._gateway, "--http-port", http[0])
+
+    @staticmethod
+    def _keep_port(child: PythonChild, flag: str, address: str) -> None:
+        """A restarted gateway listens where its clients look for it."""
+        child.arguments[child.arguments.index(flag) + 1] = address.rsplit(":", 1)[1]
 
     def _child(self, name: str, module: str, flags: list[str]) -> PythonChild:
         flags = [*flags, "--nats", self.nats_url]
@@ -154,7 +165,10 @@ class Stack:
 
     def _gateway_flags(self) -> list[str]:
         host, port = self._options.grpc_host, self._options.grpc_port
-        return ["--name", "gateway", "--grpc-host", host, "--grpc-port", str(port)]
+        flags = ["--name", "gateway", "--grpc-host", host, "--grpc-port", str(port)]
+        if self._options.http_port is not None:
+            flags += ["--http-host", host, "--http-port", str(self._options.http_port)]
+        return flags
 
     def _worker_flags(self, name: str) -> list[str]:
         flags = ["--name", name, "--engine", self._options.engine]
@@ -213,6 +227,7 @@ class Stack:
         """Say, for scripts, where things are; the file lies there whole or not at all."""
         state = {
             "target": self.target,
+            "http": self.http,
             "nats": self.nats_url,
             "models": self.models,
             "pids": {child.name: child.pid for child in self.children},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import socket
 import sys
@@ -38,6 +39,7 @@ class StackOptions:
         engine_args: KEY=VALUE each.
         grpc_host: Where the gateway listens.
         grpc_port: 0 is any free port.
+        http_port: Of the HTTP edge; 0 is any free port, None is no HTTP.
         nats: A server that runs already; None starts one.
         nats_port: Of the embedded one; 0 is any free port.
         data_dir: Holds JetStream data and `stack.json`.
@@ -54,6 +56,7 @@ class StackOptions:
     engine_args: tuple[str, ...] = ()
     grpc_host: str = "127.0.0.1"
     grpc_port: int = 50051
+    http_port: int | None = None
     nats: str | None = None
     nats_port: int = 4222
     data_dir: Path = field(default_factory=default_data_dir)
@@ -61,6 +64,11 @@ class StackOptions:
     ready_seconds: float = 60.0
     log_level: str = "info"
     log_format: str = "console"
+
+
+def http_is_installed() -> bool:
+    """Whether the extra `http` is there."""
+    return importlib.util.find_spec("fastapi") is not None
 
 
 @dataclass(slots=True)

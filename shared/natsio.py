@@ -38,6 +38,14 @@ SOON = 16
 """So many attempts are made within `RETRY_SOON` of each other before they grow rarer."""
 
 
+def rare(count: int) -> bool:
+    """Whether the `count`-th of many equal events is worth a line in the log: 1, 2, 4, 8 and so on.
+
+    Else whoever sends garbage fills the disk.
+    """
+    return count & (count - 1) == 0
+
+
 class LeanClient(Client):
     """A NATS client whose hot paths are synchronous."""
 
@@ -170,7 +178,9 @@ class LeanParser(Parser):
                         handler(fields[1], reply, data[start:body], data[body:stop])
                     except Exception:  # A handler's fault must not end the read loop.
                         self.nc.handler_errors += 1
-                        log.exception("nats_handler_failed", subject=fields[1].decode())
+                        if rare(self.nc.handler_errors):
+                            subject = fields[1].decode(errors="replace")
+                            log.exception("nats_handler_failed", subject=subject)
                 else:
                     headers = data[start:body]
                     await self.nc._process_msg(sid, fields[1], reply, data[body:stop], headers)

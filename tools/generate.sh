@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generate the Python stubs of millstream/v1 under the folder given.
+# Generate the Python stubs of the protos under the folder given.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -8,4 +8,4 @@ mkdir -p "$out"
 PATH="$PWD/.venv/bin:$PATH" .venv/bin/python -m grpc_tools.protoc \
     --proto_path=. \
     --python_out="$out" --pyi_out="$out" --grpclib_python_out="$out" \
-    millstream/v1/inference.proto
+    millstream/v1/inference.proto gateway/kserve/inference.proto

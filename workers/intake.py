@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 
 from shared import subjects
 from shared.bus import Bus
+from shared.natsio import rare
 from shared.streams import StreamConfigError, ensure_consumers, ensure_streams
 from workers.pulls import Pull, Pulls
 
@@ -125,7 +126,8 @@ class Intake:
             fresh = _deliveries(token) == 1
         except ValueError as error:
             self.malformed += 1
-            log.warning("malformed_request", error=str(error))
+            if rare(self.malformed):
+                log.warning("malformed_request", error=str(error), count=self.malformed)
             self._bus.publish(token, b"+TERM")
         else:
             self._take(gateway, request_id, attempt, token, data, fresh=fresh, deaths=deaths)

@@ -14,6 +14,7 @@ import structlog
 from shared import subjects, wire
 from shared.bus import Bus, BusOptions
 from shared.errors import MillstreamError
+from shared.natsio import rare
 from shared.ready import loop_factory, say_ready
 from shared.streams import StreamConfigError
 from workers.engines.base import Engine, Job, ModelLoadError
@@ -72,7 +73,7 @@ class Runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
         self._bus.listen(subjects.control(self.worker), self._on_control)
-        self._bus.listen(subjects.ASK, lambda *_: self._announce())
+        self._bus.listen(subjects.ASK, self._on_ask)
         self._bus.listen(subjects.GATEWAY_BEATS, self._on_gateway_beat)
         self._bus.on_connect.append(self._on_connect)
         self._bus.on_disconnect.append(self._ledger.link_lost)
@@ -208,12 +209,16 @@ class Runner:
         self._ledger.link_back()
         self._announce_due = self._beat_due = 0.0
 
+    def _on_ask(self, _subject: bytes, _reply: bytes, _headers: bytes, _data: bytes) -> None:
+        self._announce_due = 0.0  # At the next tick, once for all that asked.
+
     def _on_control(self, _subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
         try:
             frame = wire.decode(data)
         except wire.WireError as error:
             self._ledger.events["malformed"] += 1
-            log.warning("malformed_frame", error=str(error))
+            if rare(self._ledger.events["malformed"]):
+                log.warning("malformed_frame", error=str(error))
             return
         self._ledger.on_control(frame)
 

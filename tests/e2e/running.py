@@ -57,7 +57,17 @@ class RunningStack:
         return self.log_file.read_text(errors="replace")
 
     def spawn(self) -> Self:
-        flags = ["--engine", "sim", "--grpc-port", "0", "--nats-port", "0", *self._flags]
+        flags = [
+            "--engine",
+            "sim",
+            "--grpc-port",
+            "0",
+            "--http-port",
+            "0",
+            "--nats-port",
+            "0",
+            *self._flags,
+        ]
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 [*MILLSTREAM, "up", *flags, "--data-dir", str(self.data_dir)],

@@ -134,9 +134,7 @@ async def test_a_reached_limit_says_which_and_when(guarded: Guarded) -> None:
     host, port = guarded.target.split(":")
     async with Channel(host, int(port)) as channel:
         stub = InferenceStub(channel)
-        request = pb.GenerateRequest(
-            model="sim", prompt="x", sampling=pb.Sampling(max_tokens=1)
-        )
+        request = pb.GenerateRequest(model="sim", prompt="x", sampling=pb.Sampling(max_tokens=1))
         metadata = {"authorization": f"Bearer {secret}"}
         await stub.Generate(request, metadata=metadata)
         with pytest.raises(GRPCError) as caught:

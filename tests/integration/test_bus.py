@@ -152,9 +152,7 @@ async def test_too_large_is_refused_with_both_sizes(bus: Bus) -> None:
 async def test_a_full_queue_refuses_at_once(bus: Bus) -> None:
     await bus.start()
     await ensure_streams(bus, 2)
-    outcomes = [
-        parse_puback(await bus.request("ms.req.m.standard", b"x", 2.0)) for _ in range(3)
-    ]
+    outcomes = [parse_puback(await bus.request("ms.req.m.standard", b"x", 2.0)) for _ in range(3)]
     assert outcomes[:2] == [1, 2]
     assert isinstance(outcomes[2], Overloaded)
     assert outcomes[2].retry_after is not None

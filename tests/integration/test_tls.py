@@ -23,7 +23,6 @@ from shared.tls import TlsError, client_context, server_context
 from tests.integration.certificates import Authority, Pair
 from tests.integration.processes import Parts
 
-
 REFUSED = (OSError, StreamTerminatedError)
 """What a client sees whose certificate is refused: TLS 1.3 tells it after its handshake."""
 
