@@ -8,6 +8,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?=
+SCHEDULES ?= 10000
+FAULTS ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +23,8 @@ PROTO := millstream/v1/inference.proto
 STUBS := inference_pb2.py inference_pb2.pyi inference_grpc.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint proto constraints tiny-model bench clean
+.PHONY: help setup demo test test-faults soak test-vllm test-clients test-containers lint proto \
+	constraints tiny-model bench bench-check up down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,8 +52,32 @@ $(NODE_EXAMPLE): examples/node/package.json examples/node/package-lock.json
 demo: $(READY) ## stream three prompts through the whole stack; ONCE=1 stops it afterwards
 	$(BIN)/millstream demo $(if $(ONCE),--once)
 
-test: $(READY) $(NODE_TOOLS) ## unit, engine, integration and end-to-end tests
-	$(BIN)/python -m pytest -q tests/unit tests/engines tests/integration tests/e2e
+test: $(READY) $(NODE_TOOLS) ## unit, engine, integration, end-to-end tests and a fixed set of faults
+	$(BIN)/python -m pytest -q tests/unit tests/engines tests/integration tests/e2e tests/faults/test_fixed.py
+
+test-faults: $(READY) ## simulated schedules and random faults on real processes
+	MILLSTREAM_SCHEDULES=$(SCHEDULES) $(BIN)/python -m pytest -q tests/unit/test_simulator.py
+	MILLSTREAM_FAULTS=$(FAULTS) $(BIN)/python -m pytest -q tests/faults/test_random.py tests/faults/test_long.py
+
+soak: $(READY) ## random faults for MINUTES=10, from SEED=1
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
+test-vllm: ## the engine tests on real vLLM, in an environment of its own
+	PYTHON=$(PYTHON) deploy/vllm/setup-cpu.sh $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pytest -q tests/vllm
+
+test-clients: $(READY) ## clients that people have (OpenAI, Triton, a browser), unchanged
+	tests/clients/setup.sh
+	$(BIN)/python -m pytest -q tests/clients
+
+test-containers: $(READY) ## the compose stack built, started, scaled and broken for real
+	$(BIN)/python -m pytest -q tests/containers
+
+up: ## start the compose stack
+	docker compose up --build --wait
+
+down: ## stop the compose stack
+	docker compose down
 
 lint: $(READY) $(BUF) ## ruff, mypy, buf lint, and whether the stubs are those of the proto
 	$(BIN)/ruff check .
@@ -74,6 +101,9 @@ tiny-model: $(READY) ## train the bundled model again (minutes on two cores)
 
 bench: $(READY) ## measure CPU per token and latency; prints the README's table
 	$(BIN)/python -m benchmarks
+
+bench-check: $(READY) ## fail where a cost per token rose over the recorded one
+	$(BIN)/python -m benchmarks.check
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) tools/node_modules examples/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
