@@ -15,8 +15,8 @@ from nats.errors import Error as NatsError
 from gateway.router import TICK, Router
 from shared import subjects, wire
 from shared.bus import Bus, parse_puback
-from shared.natsio import rare
 from shared.errors import Cancelled, MillstreamError, Unavailable
+from shared.natsio import rare
 from shared.streams import StreamConfigError, ensure_streams
 
 log = structlog.get_logger(__name__)
