@@ -15,6 +15,7 @@ from gateway.health import HealthService
 from gateway.kserve import inference_pb2 as kserve
 from gateway.kserve.service import KServeService
 from gateway.link import Link
+from gateway.metrics import GatewayMetrics, start_metrics_server
 from gateway.reflection import ReflectionService
 from gateway.server import GrpcServer, Limits
 from gateway.service import InferenceService
@@ -126,6 +127,11 @@ class App:
             self.http = HttpServer(front, settings)
             http_port = await self.http.start(settings.http_host, settings.http_port)
             addresses.append(f"{settings.http_host}:{http_port}")
+        if settings.metrics_port is not None:
+            metrics = GatewayMetrics(
+                self.link.router, self.server.counters, self.door.answers, self._ready
+            )
+            start_metrics_server(settings.metrics_port, metrics)
         log.info("listening", addresses=addresses, gateway=self.gateway)
         return addresses
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 
 from gateway import validate
 from gateway.catalog import Catalog
 from gateway.link import Link
-from gateway.session import Outlet, Session
+from gateway.metrics import Answers, Counted
+from gateway.pace import Paced
+from gateway.session import Outlet, Session, State
 from millstream.v1 import inference_pb2 as pb
 from shared import wire
 from shared.bus import nats_away
@@ -19,6 +22,9 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 class Door:
     """The one way in: `accept`, then `open`, and `close` when the client is served or gone.
 
+    Attributes:
+        answers: What became of requests, for metrics.
+
     Args:
         gateway: This gateway's id.
         link: The way to NATS.
@@ -26,9 +32,11 @@ class Door:
     """
 
     def __init__(self, gateway: str, link: Link, catalog: Catalog) -> None:
+        self.answers = Answers()
         self._gateway = gateway
         self._link = link
         self._catalog = catalog
+        self._paced: dict[str, Paced] = {}
 
     def accept(
         self,
@@ -75,13 +83,21 @@ class Door:
             adapter=message.adapter,
         )
 
-    def open(self, request: wire.Request, outlet: Outlet, *, seconds: float | None) -> Session:
+    def open(
+        self,
+        request: wire.Request,
+        outlet: Outlet,
+        *,
+        seconds: float | None,
+        pace: float | None = None,
+    ) -> Session:
         """Queue an accepted request.
 
         Args:
             request: From `accept`.
             outlet: Gets the answer.
             seconds: Until the client's deadline, or None.
+            pace: Most tokens a second at which the answer is released, or None.
 
         Raises:
             Unavailable: NATS is away.
@@ -90,10 +106,21 @@ class Door:
         if not self._link.ready:
             raise nats_away()
         deadline = None if seconds is None else time.monotonic() + seconds
-        return self._link.router.open(request, outlet, deadline=deadline)
+        if pace is not None:
+            outlet = Paced(outlet, pace, asyncio.get_running_loop())
+        counted = Counted(outlet, request.model, self.answers)
+        session = self._link.router.open(request, counted, deadline=deadline)
+        if isinstance(outlet, Paced):
+            self._paced[request.id] = outlet
+        return session
 
     def close(self, session: Session) -> None:
         """The client is served or gone: what still runs for it is cancelled."""
+        paced = self._paced.pop(session.request.id, None)
+        if paced is not None:
+            paced.close()
+        if session.state is not State.ENDED:
+            self.answers.left(session.request.model)
         self._link.router.close(session)
 
 

@@ -23,7 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.grpc.limits import ServerCounters
-from gateway.ports import Summary
+from gateway.ports import Outlet, Summary
 from gateway.router import Router
 from shared.errors import MillstreamError
 from shared.subjects import CLASSES
@@ -82,6 +82,29 @@ class Answers:
         if histogram is None:
             histogram = self.histograms[name, model] = _Histogram(bounds)
         histogram.observe(value)
+
+
+class Counted:
+    """An outlet in front of another that counts how answers end; deltas go by untouched."""
+
+    __slots__ = ("_answers", "_model", "_outlet", "delta", "started")
+
+    def __init__(self, outlet: Outlet, model: str, answers: Answers) -> None:
+        self._outlet = outlet
+        self._model = model
+        self._answers = answers
+        self.started = outlet.started
+        self.delta = outlet.delta
+
+    def finished(self, summary: Summary) -> None:
+        """The answer is complete."""
+        self._answers.finished(self._model, summary)
+        self._outlet.finished(summary)
+
+    def failed(self, error: MillstreamError) -> None:
+        """The request failed."""
+        self._answers.failed(self._model, error)
+        self._outlet.failed(error)
 
 
 class GatewayMetrics(Collector):

@@ -6,7 +6,6 @@ slower than its pace goes through untouched, and one without a pace is never wra
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -136,8 +135,3 @@ class Paced:
         self._outlet.delta(
             piece.index, piece.ids, piece.text, piece.choice, piece.attempt, piece.logprobs
         )
-
-
-def paced(outlet: Outlet, pace: float | None) -> Outlet:
-    """The outlet, at a pace where one is asked for; called on the event loop."""
-    return outlet if pace is None else Paced(outlet, pace, asyncio.get_running_loop())

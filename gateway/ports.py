@@ -1,8 +1,8 @@
-"""What a session asks of NATS and gives its client: the two sides `gateway.session` talks to."""
+"""The ports of the pure part: what sessions and the router ask of NATS, and give to clients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,3 +68,35 @@ class Summary:
     first_token: float
     total: float
     attempts: int
+
+
+class Io(Protocol):
+    """What the router asks of NATS; nothing here waits."""
+
+    def publish(self, request: wire.Request, done: Callable[[int | MillstreamError], None]) -> None:
+        """Queue an attempt and report its sequence or a refusal; no report without an answer."""
+
+    def unqueue(self, request_id: str, attempt: int, urgency: int, sequence: int) -> None:
+        """Delete an attempt from its stream, if the sequence still is that attempt."""
+
+    def audit(
+        self,
+        request_id: str,
+        attempt: int,
+        urgency: int,
+        sequence: int,
+        done: Callable[[bool], None],
+    ) -> None:
+        """Report whether the attempt is in its stream; no report where there was no answer."""
+
+    def tell(self, worker: str, frame: wire.Frame) -> None:
+        """Send to a worker's control subject."""
+
+    def echo(self, frame: wire.Echo) -> None:
+        """Send to this gateway's own subject."""
+
+    def ask_announcements(self) -> None:
+        """Ask all workers who they are."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""

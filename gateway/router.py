@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
 
-from gateway.admission import Admission
 from gateway.fleet import SILENCE_LEAST, Fleet, Verdict, Worker
 from gateway.orders import Orders
-from gateway.ports import Outlet
+from gateway.ports import Io, Outlet
 from gateway.session import Session, State
+from gateway.sessions import Sessions
 from gateway.suspects import Suspects
 from shared import wire
-from shared.errors import DuplicateRequest, MillstreamError, PoisonRequest, Unavailable
+from shared.errors import MillstreamError, PoisonRequest, Unavailable
 
 TICK = 0.02
 ASK_EVERY = 0.1
@@ -28,38 +27,6 @@ RESUMABLE_STRUCTURED = "resume_structured"
 ONCE_ONLY = "once"
 """Features of a model card: it continues delivered tokens; also those of a restricted answer,
 whose grammar must be brought to the same state; it must never run twice."""
-
-
-class Io(Protocol):
-    """What the router asks of NATS; nothing here waits."""
-
-    def publish(self, request: wire.Request, done: Callable[[int | MillstreamError], None]) -> None:
-        """Queue an attempt and report its sequence or a refusal; no report without an answer."""
-
-    def unqueue(self, request_id: str, attempt: int, urgency: int, sequence: int) -> None:
-        """Delete an attempt from its stream, if the sequence still is that attempt."""
-
-    def audit(
-        self,
-        request_id: str,
-        attempt: int,
-        urgency: int,
-        sequence: int,
-        done: Callable[[bool], None],
-    ) -> None:
-        """Report whether the attempt is in its stream; no report where there was no answer."""
-
-    def tell(self, worker: str, frame: wire.Frame) -> None:
-        """Send to a worker's control subject."""
-
-    def echo(self, frame: wire.Echo) -> None:
-        """Send to this gateway's own subject."""
-
-    def ask_announcements(self) -> None:
-        """Ask all workers who they are."""
-
-    def now(self) -> float:
-        """Monotonic seconds."""
 
 
 class Router:
@@ -74,7 +41,8 @@ class Router:
 
     def __init__(self, gateway: str, io: Io, *, queue_seconds: float) -> None:
         self.gateway = gateway
-        self.sessions: dict[str, Session] = {}
+        self._open = Sessions()
+        self.sessions = self._open.by_id
         self.fleet = Fleet()
         self.events: Counter[str] = Counter()
         self.on_models: Callable[[], None] = lambda: None
@@ -82,22 +50,13 @@ class Router:
         self._queue_seconds = queue_seconds
         self._orders = Orders(gateway, self.fleet, io.tell)
         self._suspects = Suspects()
-        self._admission = Admission()
-        self._names: dict[tuple[str, str], Session] = {}
-        self._waiting: set[str] = set()
-        self._bound: dict[str, str] = {}
-        self._by_worker: dict[str, dict[str, Session]] = {}
-        self._alert: dict[str, Session] = {}
         self._orphans: dict[str, float] = {}
         self._asked = -1.0
 
     @property
     def idle(self) -> bool:
         """Whether nothing is left of any request: no session, no order, no name."""
-        kept = len(self.sessions) + len(self._names) + len(self._waiting) + len(self._bound)
-        return kept + len(self._alert) + len(self._orders) == 0 and not any(
-            self._by_worker.values()
-        )
+        return self._open.idle and len(self._orders) == 0
 
     # ---- sessions -------------------------------------------------------------------------------
 
@@ -108,22 +67,14 @@ class Router:
             DuplicateRequest: A request of this tenant and name is running here.
             Overloaded: It would not be done in time.
         """
-        name = (request.tenant, request.request_id)
-        if name in self._names:
-            raise DuplicateRequest(
-                f"request_id {request.request_id!r} is running; choose another or cancel it",
-                field="request_id",
-            )
+        self._open.check_name(request.tenant, request.request_id)
         now = self._io.now()
         seconds = self._queue_seconds if deadline is None else deadline - now
-        self._admission.check(request.model, request.urgency, seconds, now)
+        self._open.admission.check(request.model, request.urgency, seconds, now)
         session = Session(
             request, self, outlet, now=now, deadline=deadline, queue_seconds=self._queue_seconds
         )
-        self.sessions[request.id] = session
-        self._names[name] = session
-        self._waiting.add(request.id)
-        self._admission.waits(request.model, request.urgency)
+        self._open.add(session)
         session.open(now)
         self._settle(session)
         return session
@@ -135,37 +86,10 @@ class Router:
 
     def find(self, tenant: str, request_id: str) -> Session | None:
         """The open session of a client's request name."""
-        return self._names.get((tenant, request_id))
+        return self._open.find(tenant, request_id)
 
     def _settle(self, session: Session) -> None:
-        """After a call on a session: note whose worker it is on, and drop it once it ended."""
-        key, request = session.request.id, session.request
-        if key in self._waiting and (session.bound_at is not None or session.state is State.ENDED):
-            self._waiting.discard(key)
-            if session.bound_at is not None:
-                self._admission.taken(request.model, request.urgency, session.bound_at)
-            else:
-                self._admission.left(request.model, request.urgency)
-        ended = session.state is State.ENDED
-        worker = "" if ended else session.worker
-        before = self._bound.get(key, "")
-        if worker != before:
-            self._by_worker.get(before, {}).pop(key, None)
-            if worker:
-                self._bound[key] = worker
-                self._by_worker.setdefault(worker, {})[key] = session
-            else:
-                del self._bound[key]
-        if ended:
-            if self.sessions.pop(key, None) is not None:
-                self._names.pop((request.tenant, request.request_id), None)
-                if session.answer.complete and session.bound_at is not None:
-                    self._admission.done(request.model, self._io.now() - session.bound_at)
-            self._alert.pop(key, None)
-        elif session.due is not None:
-            self._alert[key] = session
-        else:
-            self._alert.pop(key, None)
+        self._open.settle(session, self._io.now())
 
     # ---- what execs say -------------------------------------------------------------------------
 
@@ -325,7 +249,7 @@ class Router:
         cancel: list[int] = []
         acked: list[tuple[int, tuple[int, ...]]] = []
         closed: list[int] = []
-        unheard = dict(self._by_worker.get(digest.worker, {}))
+        unheard = self._open.on(digest.worker)
         for entry in digest.entries:
             session = self.sessions.get(entry.request)
             if session is not None and alive and not entry.ended:
@@ -354,7 +278,7 @@ class Router:
     def _lose(self, verdict: Verdict, now: float) -> None:
         """Fail the worker's requests over, if another can take them; else wait a while for one."""
         self.events[f"lost_{verdict.cause}"] += 1
-        if not self._by_worker.get(verdict.worker):
+        if not self._open.on(verdict.worker):
             return
         if verdict.cause == "restarted" or self.fleet.successor(verdict.worker):
             self._fail_over(verdict.worker, verdict.cause, now)
@@ -363,7 +287,7 @@ class Router:
 
     def _fail_over(self, worker_id: str, cause: str, now: float) -> None:
         self._orphans.pop(worker_id, None)
-        for session in list(self._by_worker.get(worker_id, {}).values()):
+        for session in self._open.on(worker_id).values():
             hold = cause != "gone" and self._suspects.fell(worker_id, session, now)
             session.fail_over(now, cause, final=cause in ("gone", "restarted"), hold=hold)
             self._settle(session)
@@ -401,7 +325,7 @@ class Router:
                 del self._orphans[worker_id]  # It is back: its digest repairs.
             elif self.fleet.successor(worker_id) or now - since > ORPHAN_LIMIT:
                 self._fail_over(worker_id, "orphaned", now)
-        for session in list(self._alert.values()):
+        for session in self._open.alert():
             if session.due is None or session.due <= now:
                 if session.due is not None:
                     session.tick(now)
@@ -411,7 +335,7 @@ class Router:
     def _catch_up(self, seconds: float) -> None:
         """This process stood still: read first what came meanwhile, then look at the clock."""
         self.events["stalled"] += 1
-        for session in self._alert.values():
+        for session in self._open.alert():
             session.stalled(seconds)
         for worker_id in self._orphans:
             self._orphans[worker_id] += seconds
@@ -421,7 +345,7 @@ class Router:
         now = self._io.now()
         self.fleet.connected(now)
         self._io.ask_announcements()
-        for session in list(self.sessions.values()):
+        for session in self._open:
             session.recheck(now)
             self._settle(session)
 

@@ -65,7 +65,8 @@ class InferenceService(InferenceBase):
             request.request_id, request.model, writer, self._flusher, overflowed
         )
         seconds = stream.deadline.time_remaining() if stream.deadline else None
-        session = self._door.open(request, outlet, seconds=seconds)
+        pace = validate.check_pace(message)
+        session = self._door.open(request, outlet, seconds=seconds, pace=pace)
         try:
             await stream.send_initial_metadata(metadata={"x-request-id": request.request_id})
             await outlet.run()

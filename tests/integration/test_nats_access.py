@@ -47,7 +47,7 @@ PUBLISH = {
         for stream in (subjects.STREAM, subjects.RESUME_STREAM)
         for call, who in {
             "STREAM.INFO": "gateway worker watcher",
-            "STREAM.CREATE": "gateway",
+            "STREAM.CREATE": "gateway worker",
             "STREAM.UPDATE": "gateway",
             "STREAM.MSG.GET": "gateway",
             "STREAM.MSG.DELETE": "gateway",

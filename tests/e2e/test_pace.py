@@ -1,0 +1,27 @@
+"""A stream with a pace, through the whole stack, beside one without."""
+
+from __future__ import annotations
+
+import time
+
+from millstream.v1 import inference_pb2 as pb
+from tests.bad_input import request
+from tests.e2e.running import RunningStack
+from tests.e2e.test_bad_input import Caller
+
+
+def test_a_paced_stream_is_smooth_and_complete(stack: RunningStack) -> None:
+    caller = Caller(stack.target)
+    message = request(pace=50.0, sampling=pb.Sampling(max_tokens=30))
+    ids: list[int] = []
+    times: list[float] = []
+    finished = False
+    for answer in caller.generate(message):
+        ids.extend(answer.delta.token_ids)
+        times.extend([time.monotonic()] * len(answer.delta.token_ids))
+        finished = finished or answer.HasField("finished")
+    assert ids == list(range(30))
+    assert finished
+    # 29 gaps of 20 ms; the engine alone would take 2 ms a token.
+    assert times[-1] - times[0] >= 29 * 0.02 * 0.95
+    caller.channel.close()
