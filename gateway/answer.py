@@ -5,8 +5,10 @@ Who may speak is `gateway.session`'s business; everything here comes from an exe
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.lane import Lane, tail
 from gateway.ports import Outlet
@@ -68,12 +70,23 @@ class Answer:
         """Whether everything that the exec said is delivered."""
         return self.done is not None and not self._missing()
 
-    @property
-    def prompt_ids(self) -> tuple[int, ...]:
-        """The prompt as its tokens."""
+    def continuation(self, request: wire.Request) -> wire.Request:
+        """A request that goes on from what was delivered."""
+        begun = self.begun
+        if begun is None:  # Then nothing was delivered either: see `on_chunk`.
+            return request
         ids = array("I")
-        ids.frombytes(self.begun.prompt_ids if self.begun is not None else b"")
-        return tuple(ids)
+        ids.frombytes(begun.prompt_ids)
+        if sys.byteorder == "big":
+            ids.byteswap()
+        return replace(
+            request,
+            prompt=None,
+            messages=None,
+            token_ids=tuple(ids),
+            delivered=tuple(tuple(lane.delivered) for lane in self.lanes),
+            fingerprint=begun.fingerprint,
+        )
 
     # ---- what the exec says ---------------------------------------------------------------------
 

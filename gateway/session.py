@@ -163,19 +163,8 @@ class Session:
     def _attempt_request(self) -> wire.Request:
         if self.attempt == 0:
             return self.request
-        begun = self.answer.begun
-        if begun is None:  # Then nothing was delivered either: see `Answer.on_chunk`.
-            return replace(self.request, attempt=self.attempt, urgency=0, deaths=len(self.suspects))
-        return replace(
-            self.request,
-            attempt=self.attempt,
-            urgency=0,
-            prompt=None,
-            messages=None,
-            token_ids=self.answer.prompt_ids,
-            delivered=tuple(tuple(lane.delivered) for lane in self.answer.lanes),
-            fingerprint=begun.fingerprint,
-            deaths=len(self.suspects),
+        return self.answer.continuation(
+            replace(self.request, attempt=self.attempt, urgency=0, deaths=len(self.suspects))
         )
 
     def _mint(self, now: float) -> None:

@@ -6,59 +6,28 @@ calls, what follows goes out through `Io`; the simulator runs the very code that
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 from shared import wire
-from shared.errors import DeadlineExceeded, InvalidRequest, MillstreamError, Unavailable
+from shared.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from workers.engines.base import Job, Output
 from workers.execution import Execution, State
 from workers.peers import Peers, Standing
+from workers.ports import Io
 from workers.publisher import Publisher
+from workers.speaker import Speaker
 
 CLAIM_EVERY = 0.05
 CLAIM_LIMIT = 2.0
 NAK_DELAY = 1.0
 QUARANTINE = 2
 QUARANTINE_DELAY = 0.1
-TERMINAL_EVERY = 0.2
 LINK_LIMIT = 5.0
 STALL = 0.25
 DEADLINE_GRACE = 0.05
-COALESCE = 0.002
 RECORD_MOST = 500_000
 """Unacknowledged tokens beyond which nothing is pulled; at twice as many the longest goes back."""
-
-
-class Io(Protocol):
-    """What the ledger asks of NATS and the engine; nothing here waits."""
-
-    def say(self, gateway: str, request_id: str, frame: bytes) -> None:
-        """Publish on a request's reply subject."""
-
-    def tell(self, gateway: str, frame: wire.Frame) -> None:
-        """Publish on a gateway's own subject."""
-
-    def ack(self, token: str, how: bytes) -> None:
-        """Answer JetStream for a message: +ACK, -NAK, +WPI, +TERM."""
-
-    def submit(self, job: Job) -> None:
-        """Give the engine a job."""
-
-    def abort(self, exec_: int) -> None:
-        """Take it back."""
-
-    def flush_later(self) -> None:
-        """Call `Ledger.flush` after `COALESCE` seconds."""
-
-    def freed(self) -> None:
-        """A slot is free."""
-
-    def now(self) -> float:
-        """Monotonic seconds."""
 
 
 class Ledger:
@@ -70,35 +39,47 @@ class Ledger:
         io: Carries out what it asks.
 
     Attributes:
-        fingerprint: Of the model that is served.
         eager: Whether a job may start before its claim is granted: not if it has effects.
         execs: Every exec not yet forgotten, by number.
         running: Execs that hold a slot.
-        kept: Tokens in the records.
         events: Counts for metrics, by name.
-        tokens: Tokens published since the start.
     """
 
     def __init__(self, worker: str, boot: int, io: Io) -> None:
         self.worker = worker
-        self.fingerprint = ""
         self.eager = True
         self.execs: dict[int, Execution] = {}
         self.running = 0
-        self.kept = 0
         self.events: Counter[str] = Counter()
-        self.tokens = 0
         self._io = io
+        self._speaker = Speaker(io, self._ended)
         self._next = boot << 31
         self._digest = 0
         self._claiming: dict[int, Execution] = {}
         self._deadlines: dict[int, Execution] = {}
         self._unclosed: dict[int, Execution] = {}
-        self._dirty: list[Execution] = []
-        self._flush_planned = False
         self._peers = Peers()
         self._link_down: float | None = None
         self._ticked: float | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that is served."""
+        return self._speaker.fingerprint
+
+    @fingerprint.setter
+    def fingerprint(self, fingerprint: str) -> None:
+        self._speaker.fingerprint = fingerprint
+
+    @property
+    def tokens(self) -> int:
+        """Tokens published since the start."""
+        return self._speaker.tokens
+
+    @property
+    def kept(self) -> int:
+        """Tokens in the records."""
+        return self._speaker.kept
 
     @property
     def full(self) -> bool:
@@ -163,7 +144,9 @@ class Ledger:
                 raise wire.WireError("not a request")
         except wire.WireError as error:
             self.events["malformed"] += 1
-            self._fail(execution, InvalidRequest(f"the queued request cannot be read: {error}"))
+            self._speaker.fail(
+                execution, InvalidRequest(f"the queued request cannot be read: {error}")
+            )
             return
         known = self._peers.meet(gateway, now).proven
         self._prepare(execution, request, eager=self.eager and known and fresh and attempt == 0)
@@ -186,7 +169,7 @@ class Ledger:
         n = request.sampling.n
         delivered = request.delivered or ((),) * n
         if request.fingerprint and request.fingerprint != self.fingerprint:
-            self._fail(
+            self._speaker.fail(
                 execution,
                 Unavailable(
                     f"the answer began on {request.fingerprint!r} and this worker serves "
@@ -196,7 +179,9 @@ class Ledger:
             )
             return
         if len(delivered) != n:
-            self._fail(execution, InvalidRequest("a continuation for another number of choices"))
+            self._speaker.fail(
+                execution, InvalidRequest("a continuation for another number of choices")
+            )
             return
         execution.publisher = Publisher(
             execution.attempt, execution.exec, [len(ids) for ids in delivered]
@@ -219,6 +204,7 @@ class Ledger:
                 request.urgency,
                 request.structured,
                 request.adapter,
+                request.traceparent,
             )
         )
 
@@ -265,7 +251,8 @@ class Ledger:
         if isinstance(frame, wire.Go):
             self._go(execution, frame)
         elif isinstance(frame, wire.Resend):
-            self._resend(execution, frame.choice, frame.index, begun=frame.begun)
+            self.events["resent"] += 1
+            self._speaker.resend(execution, frame.choice, frame.index, begun=frame.begun)
         elif not claiming:
             self.events["refused_late"] += 1  # An answer to a claim that was granted since.
         elif isinstance(frame, wire.Stop):
@@ -289,11 +276,9 @@ class Ledger:
             request, execution.waiting = execution.waiting, None
             self._start(execution, request)
         elif execution.claims > 1:
-            self._say_again(execution)  # What was said before a claim was heard was not heard.
-
-    def _say_again(self, execution: Execution) -> None:
-        for choice in range(len(execution.publisher.lanes)):
-            self._resend(execution, choice, 0, begun=choice == 0)
+            self._speaker.say_again(
+                execution
+            )  # What was said before a claim was heard was not heard.
 
     def _cancel(self, frame: wire.Cancel) -> None:
         execution = self.execs.get(frame.exec)
@@ -310,15 +295,6 @@ class Ledger:
             if execution is not None and execution.state is State.ENDED:
                 self._drop(execution)
 
-    def _resend(self, execution: Execution, choice: int, index: int, *, begun: bool) -> None:
-        self.events["resent"] += 1
-        if begun and execution.begun is not None:
-            self._io.say(execution.gateway, execution.request_id, execution.begun)
-        for frame in execution.publisher.resend(choice, index):
-            self._io.say(execution.gateway, execution.request_id, frame)
-        if execution.terminal is not None:
-            self._io.say(execution.gateway, execution.request_id, execution.terminal)
-
     def _on_digest_reply(self, reply: wire.DigestReply) -> None:
         peer = self._peers.get(reply.gateway)
         if peer is None:
@@ -327,7 +303,7 @@ class Ledger:
         for exec_, frontiers in reply.acked:
             execution = self.execs.get(exec_)
             if execution is not None:
-                self.kept -= execution.publisher.acknowledge(frontiers)
+                self._speaker.kept -= execution.publisher.acknowledge(frontiers)
         for exec_ in reply.cancel:
             execution = self.execs.get(exec_)
             if execution is not None and execution.exec not in self._claiming:
@@ -343,94 +319,16 @@ class Ledger:
 
     def on_outputs(self, outputs: Sequence[Output]) -> None:
         """Publish what a step generated."""
-        now = self._io.now()
-        execs = self.execs
-        for output in outputs:
-            execution = execs.get(output.job)
-            if execution is None or execution.state is State.ENDED:
-                continue
-            if output.prompt_ids is not None:
-                self._begun(execution, output)
-            if output.token_ids:
-                count = len(output.token_ids)
-                self.tokens += count
-                self.kept += count
-                execution.publisher.add(
-                    output.choice, output.token_ids, output.text, output.ends,
-                    _plain(output.logprobs),
-                )  # fmt: skip
-                if now - execution.sent_at >= COALESCE and not execution.dirty:
-                    execution.sent_at = now
-                    self._send(execution)
-                elif not execution.dirty:
-                    self._send_soon(execution)
-            if output.error is not None:
-                self._fail(execution, output.error)
-            elif output.finish is not None:
-                self._finish(execution, output)
-
-    def _begun(self, execution: Execution, output: Output) -> None:
-        ids = array("I", output.prompt_ids or ())
-        if sys.byteorder == "big":
-            ids.byteswap()
-        begun = wire.Begun(
-            execution.attempt, execution.exec, ids.tobytes(), output.cached_tokens,
-            self.fingerprint,
-        )  # fmt: skip
-        execution.begun = wire.encode(begun)
-        self._io.say(execution.gateway, execution.request_id, execution.begun)
-
-    def _send(self, execution: Execution) -> None:
-        execution.dirty = False
-        for frame in execution.publisher.flush():
-            self._io.say(execution.gateway, execution.request_id, frame)
-
-    def _send_soon(self, execution: Execution) -> None:
-        execution.dirty = True
-        self._dirty.append(execution)
-        if not self._flush_planned:
-            self._flush_planned = True
-            self._io.flush_later()
+        self._speaker.on_outputs(self.execs, outputs)
 
     def flush(self) -> None:
         """Send what was held back to travel together."""
-        self._flush_planned = False
-        now = self._io.now()
-        dirty, self._dirty = self._dirty, []
-        for execution in dirty:
-            if execution.dirty and execution.state is not State.ENDED:
-                execution.sent_at = now
-                self._send(execution)
+        self._speaker.flush()
 
-    def _finish(self, execution: Execution, output: Output) -> None:
-        execution.reasons[output.choice] = output.finish
-        execution.tokens += output.completion_tokens
-        reasons = [reason for reason in execution.reasons if reason is not None]
-        if len(reasons) < len(execution.reasons):
-            return
-        self._send(execution)
-        done = wire.Done(
-            execution.attempt, execution.exec, execution.publisher.totals, tuple(reasons),
-            execution.tokens,
-        )  # fmt: skip
-        self._end(execution, wire.encode(done))
-
-    def _fail(self, execution: Execution, error: MillstreamError) -> None:
-        self._send(execution)
-        failed = wire.Failed(
-            execution.attempt, execution.exec, error.kind, error.message, error.field,
-            error.retry_after,
-        )  # fmt: skip
-        self._end(execution, wire.encode(failed))
-
-    def _end(self, execution: Execution, terminal: bytes) -> None:
-        """Say the last word, free the slot, and keep the record until the gateway has it."""
-        execution.state = State.ENDED
-        execution.terminal = terminal
-        execution.terminal_due = self._io.now() + TERMINAL_EVERY
+    def _ended(self, execution: Execution) -> None:
+        """Its last word is said: free the slot, keep the record until the gateway has it."""
         self._unclosed[execution.exec] = execution
         self._deadlines.pop(execution.exec, None)
-        self._io.say(execution.gateway, execution.request_id, terminal)
         self._free()
 
     def _free(self) -> None:
@@ -444,7 +342,7 @@ class Ledger:
         self._deadlines.pop(execution.exec, None)
         self._unclosed.pop(execution.exec, None)
         self._peers.end(execution)
-        self.kept -= execution.publisher.kept
+        self._speaker.kept -= execution.publisher.kept
         if execution.state is not State.ENDED:
             execution.state = State.ENDED
             self._io.abort(execution.exec)
@@ -463,9 +361,9 @@ class Ledger:
         self._io.abort(execution.exec)
         if self._claiming.pop(execution.exec, None) is not None:
             self._io.ack(execution.token, b"-NAK")
-        self._send(execution)
+        self._speaker.send(execution)
         released = wire.Released(execution.attempt, execution.exec, execution.publisher.totals)
-        self._end(execution, wire.encode(released))
+        self._speaker.end(execution, wire.encode(released))
         self.events["released"] += 1
 
     def link_lost(self) -> None:
@@ -488,7 +386,9 @@ class Ledger:
             self._catch_up(stalled, now)
         for execution in [e for e in self._deadlines.values() if now > (e.deadline or now)]:
             self._io.abort(execution.exec)
-            self._fail(execution, DeadlineExceeded("the deadline passed while it was generated"))
+            self._speaker.fail(
+                execution, DeadlineExceeded("the deadline passed while it was generated")
+            )
         if self._link_down is not None:
             if now - self._link_down > LINK_LIMIT:
                 self._lapse(list(self.execs.values()))
@@ -496,8 +396,7 @@ class Ledger:
         for execution in [e for e in self._claiming.values() if e.claim_due <= now]:
             self._claim_again(execution, now)
         for execution in [e for e in self._unclosed.values() if e.terminal_due <= now]:
-            execution.terminal_due = now + TERMINAL_EVERY
-            self._io.say(execution.gateway, execution.request_id, execution.terminal or b"")
+            self._speaker.repeat(execution, now)
         self._lapse(self._peers.lapsed(now))
         for peer in self._peers.due(now):
             self._digest += 1
@@ -532,9 +431,3 @@ class Ledger:
 def nak(delay: float) -> bytes:
     """Give a message back, not to be offered again before `delay` seconds."""
     return f'-NAK {{"delay": {int(delay * 1e9)}}}'.encode()
-
-
-def _plain(logprobs: Sequence[wire.TokenLogprobs] | None) -> list[Any] | None:
-    if logprobs is None:
-        return None
-    return [(entry.logprob, entry.top) for entry in logprobs]

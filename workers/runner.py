@@ -20,9 +20,10 @@ from shared.streams import StreamConfigError
 from workers.engines.base import Engine, Job, ModelLoadError
 from workers.engines.loading import load_engine
 from workers.intake import Intake
-from workers.ledger import COALESCE, Ledger
+from workers.ledger import Ledger
 from workers.pace import Pace
 from workers.settings import WorkerSettings
+from workers.speaker import COALESCE
 
 log = structlog.get_logger(__name__)
 

@@ -11,6 +11,7 @@ REGRESSIONS = {
     72: "a claim without an answer is not work: with it in hand no engine is stuck",
     12029: "two gateways' suspects ran beside each other, and the innocent one died thrice",
     12538: "a worker that never heard of a dead gateway generated for its request",
+    58241: "a worker that wakes and reconnects gives a dead gateway one more lease, and no more",
     57: "an attempt that a late ack took out of a new storage is found missing and queued anew",
 }
 """Seeds, and what was wrong. They run in every suite."""

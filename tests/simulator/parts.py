@@ -13,9 +13,10 @@ from tests.simulator.clients import Client
 from tests.simulator.world import Process, World
 from workers.engines.base import Job, Output
 from workers.engines.sim import chain_after, chain_next, chain_seed, chain_tag
-from workers.ledger import COALESCE, Ledger, nak
+from workers.ledger import Ledger, nak
 from workers.pace import Pace
 from workers.pulls import Pull, Pulls
+from workers.speaker import COALESCE
 
 TICK = 0.03
 BEAT = 0.1

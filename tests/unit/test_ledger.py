@@ -14,10 +14,10 @@ from workers.ledger import (
     DEADLINE_GRACE,
     LINK_LIMIT,
     RECORD_MOST,
-    TERMINAL_EVERY,
     Ledger,
 )
 from workers.peers import LEASE, QUIET_AFTER
+from workers.speaker import TERMINAL_EVERY
 
 BOOT = 9
 

@@ -85,7 +85,7 @@ def _no_lease(patch: pytest.MonkeyPatch) -> None:
 
 def _no_repair_by_digest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Answer, "compare", lambda *_: None)
-    patch.setattr("workers.ledger.TERMINAL_EVERY", 1e9)
+    patch.setattr("workers.speaker.TERMINAL_EVERY", 1e9)
 
 
 def _no_empty_digests(patch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,11 @@ def test_no_bytes_do_worse_than_be_refused(data: bytes) -> None:
 
 
 _plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 1 << 40) | st.text(max_size=3) | st.binary(max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 1 << 40)
+    | st.text(max_size=3)
+    | st.binary(max_size=3),
     lambda inner: st.lists(inner, max_size=5),
     max_leaves=12,
 )  # fmt: skip

@@ -31,6 +31,7 @@ class Job:
         urgency: 0 is the most urgent class.
         structured: What the answer is restricted to, or None.
         adapter: The LoRA adapter, or "".
+        traceparent: W3C trace context of the request, or "".
     """
 
     id: int
@@ -42,6 +43,7 @@ class Job:
     urgency: int = 2
     structured: Structured | None = None
     adapter: str = ""
+    traceparent: str = ""
 
 
 @dataclass(slots=True)

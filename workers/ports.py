@@ -1,0 +1,36 @@
+"""What the pure part of a worker asks of NATS and the engine."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from shared import wire
+from workers.engines.base import Job
+
+
+class Io(Protocol):
+    """What the ledger asks of NATS and the engine; nothing here waits."""
+
+    def say(self, gateway: str, request_id: str, frame: bytes) -> None:
+        """Publish on a request's reply subject."""
+
+    def tell(self, gateway: str, frame: wire.Frame) -> None:
+        """Publish on a gateway's own subject."""
+
+    def ack(self, token: str, how: bytes) -> None:
+        """Answer JetStream for a message: +ACK, -NAK, +WPI, +TERM."""
+
+    def submit(self, job: Job) -> None:
+        """Give the engine a job."""
+
+    def abort(self, exec_: int) -> None:
+        """Take it back."""
+
+    def flush_later(self) -> None:
+        """Call `Ledger.flush` soon: see `workers.speaker.COALESCE`."""
+
+    def freed(self) -> None:
+        """A slot is free."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""

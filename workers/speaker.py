@@ -1,0 +1,156 @@
+"""What execs say: an engine's outputs as frames on their requests' reply subjects. Pure."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from shared import wire
+from shared.errors import MillstreamError
+from workers.engines.base import Output
+from workers.execution import Execution, State
+from workers.ports import Io
+
+COALESCE = 0.002
+"""Seconds for which tokens wait to travel together, where one was sent just before."""
+TERMINAL_EVERY = 0.2
+
+
+class Speaker:
+    """Speaks for the execs of a worker.
+
+    Args:
+        io: Publishes.
+        ended: Told once an exec's last word is said.
+
+    Attributes:
+        fingerprint: Of the model that is served.
+        kept: Tokens in the records.
+        tokens: Tokens published since the start.
+    """
+
+    def __init__(self, io: Io, ended: Callable[[Execution], None]) -> None:
+        self.fingerprint = ""
+        self.kept = 0
+        self.tokens = 0
+        self._io = io
+        self._ended = ended
+        self._dirty: list[Execution] = []
+        self._flush_planned = False
+
+    def on_outputs(self, execs: Mapping[int, Execution], outputs: Sequence[Output]) -> None:
+        """Publish what a step generated."""
+        now = self._io.now()
+        for output in outputs:
+            execution = execs.get(output.job)
+            if execution is None or execution.state is State.ENDED:
+                continue
+            if output.prompt_ids is not None:
+                self._begun(execution, output)
+            if output.token_ids:
+                count = len(output.token_ids)
+                self.tokens += count
+                self.kept += count
+                execution.publisher.add(
+                    output.choice, output.token_ids, output.text, output.ends,
+                    _plain(output.logprobs),
+                )  # fmt: skip
+                if now - execution.sent_at >= COALESCE and not execution.dirty:
+                    execution.sent_at = now
+                    self.send(execution)
+                elif not execution.dirty:
+                    self._send_soon(execution)
+            if output.error is not None:
+                self.fail(execution, output.error)
+            elif output.finish is not None:
+                self._finish(execution, output)
+
+    def _begun(self, execution: Execution, output: Output) -> None:
+        ids = array("I", output.prompt_ids or ())
+        if sys.byteorder == "big":
+            ids.byteswap()
+        begun = wire.Begun(
+            execution.attempt, execution.exec, ids.tobytes(), output.cached_tokens,
+            self.fingerprint,
+        )  # fmt: skip
+        execution.begun = wire.encode(begun)
+        self._io.say(execution.gateway, execution.request_id, execution.begun)
+
+    def send(self, execution: Execution) -> None:
+        """Publish what was generated and not yet sent."""
+        execution.dirty = False
+        for frame in execution.publisher.flush():
+            self._io.say(execution.gateway, execution.request_id, frame)
+
+    def _send_soon(self, execution: Execution) -> None:
+        execution.dirty = True
+        self._dirty.append(execution)
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._io.flush_later()
+
+    def flush(self) -> None:
+        """Send what was held back to travel together."""
+        self._flush_planned = False
+        now = self._io.now()
+        dirty, self._dirty = self._dirty, []
+        for execution in dirty:
+            if execution.dirty and execution.state is not State.ENDED:
+                execution.sent_at = now
+                self.send(execution)
+
+    def _finish(self, execution: Execution, output: Output) -> None:
+        execution.reasons[output.choice] = output.finish
+        execution.tokens += output.completion_tokens
+        reasons = [reason for reason in execution.reasons if reason is not None]
+        if len(reasons) < len(execution.reasons):
+            return
+        self.send(execution)
+        done = wire.Done(
+            execution.attempt, execution.exec, execution.publisher.totals, tuple(reasons),
+            execution.tokens,
+        )  # fmt: skip
+        self.end(execution, wire.encode(done))
+
+    def fail(self, execution: Execution, error: MillstreamError) -> None:
+        """End an exec with an error."""
+        self.send(execution)
+        failed = wire.Failed(
+            execution.attempt, execution.exec, error.kind, error.message, error.field,
+            error.retry_after,
+        )  # fmt: skip
+        self.end(execution, wire.encode(failed))
+
+    def end(self, execution: Execution, terminal: bytes) -> None:
+        """Say the last word; it is repeated until its arrival is told."""
+        execution.state = State.ENDED
+        execution.terminal = terminal
+        self.repeat(execution, self._io.now())
+        self._ended(execution)
+
+    def repeat(self, execution: Execution, now: float) -> None:
+        """Say the last word, again."""
+        execution.terminal_due = now + TERMINAL_EVERY
+        self._io.say(execution.gateway, execution.request_id, execution.terminal or b"")
+
+    def resend(self, execution: Execution, choice: int, index: int, *, begun: bool) -> None:
+        """Say again what the record holds of a choice from `index` on, and the last word."""
+        if begun and execution.begun is not None:
+            self._io.say(execution.gateway, execution.request_id, execution.begun)
+        for frame in execution.publisher.resend(choice, index):
+            self._io.say(execution.gateway, execution.request_id, frame)
+        if execution.terminal is not None:
+            self._io.say(execution.gateway, execution.request_id, execution.terminal)
+
+    def say_again(self, execution: Execution) -> None:
+        """Say everything again: it was said while nobody listened."""
+        for choice in range(len(execution.publisher.lanes)):
+            self.resend(execution, choice, 0, begun=choice == 0)
+
+
+def _plain(logprobs: Sequence[wire.TokenLogprobs] | None) -> list[Any] | None:
+    if logprobs is None:
+        return None
+    return [(entry.logprob, entry.top) for entry in logprobs]
