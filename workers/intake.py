@@ -47,19 +47,22 @@ class Intake:
         model: The served name.
         free: Says how many requests could start now.
         take: Gets each message.
+        floor: See `Pulls`.
 
     Attributes:
         surplus: Messages given back because no slot was free when they came.
         malformed: Messages that name no gateway and attempt.
     """
 
-    def __init__(self, bus: Bus, model: str, free: Callable[[], int], take: Take) -> None:
+    def __init__(
+        self, bus: Bus, model: str, free: Callable[[], int], take: Take, *, floor: float = 0.05
+    ) -> None:
         self._bus = bus
         self._model = model
         self._free = free
         self._take = take
         self._stopped = False
-        self._pulls = Pulls()
+        self._pulls = Pulls(floor)
         self._inbox = ""
         self._open = False
         self._preparing: asyncio.Task[None] | None = None

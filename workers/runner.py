@@ -17,10 +17,12 @@ from shared.errors import MillstreamError
 from shared.natsio import rare
 from shared.ready import loop_factory, say_ready
 from shared.streams import StreamConfigError
+from workers.batching.admission import Admission
 from workers.engines.base import Engine, Job, ModelLoadError
 from workers.engines.loading import load_engine
 from workers.intake import Intake
 from workers.ledger import Ledger
+from workers.metrics import Snapshot, StepTimes, WorkerMetrics, start_metrics_server
 from workers.pace import Pace
 from workers.settings import WorkerSettings
 from workers.speaker import COALESCE
@@ -59,6 +61,8 @@ class Runner:
         self._ledger = Ledger(self.worker, self._boot, self)
         self._intake: Intake | None = None
         self._limit = 0
+        self._admission = Admission(1, None)
+        self._steps = StepTimes()
         self._pace = Pace()
         self._beats = 0
         self._beat_due = 0.0
@@ -116,10 +120,18 @@ class Runner:
             await self._engine.start(self._ledger.on_outputs, self._on_engine_died)
             card = self._engine.card
             self._model = card.name
-            self._limit = self._settings.max_batch or card.max_batch
+            most = self._settings.max_batch or card.max_batch
+            self._admission = Admission(most, self._settings.itl_target)
+            self._limit = self._admission.limit
             self._ledger.fingerprint = card.fingerprint
             self._ledger.eager = "once" not in card.features
-            self._intake = Intake(self._bus, card.name, self._free, self._ledger.take)
+            self._intake = Intake(
+                self._bus,
+                card.name,
+                self._free,
+                self._ledger.take,
+                floor=self._settings.batch_floor,
+            )
             await self._intake.start()
         except (ModelLoadError, StreamConfigError) as error:
             self._state, self._reason = "failed", str(error)
@@ -130,6 +142,10 @@ class Runner:
         self._announce()
         log.info("ready", model=card.name, worker=self.worker, engine=card.engine,
                  seconds=round(time.monotonic() - started, 2))  # fmt: skip
+        if self._settings.metrics_port is not None:
+            named = {"worker": self.worker, "model": card.name, "engine": card.engine}
+            metrics = WorkerMetrics({**named, "dtype": card.dtype}, self._snapshot, self._steps)
+            start_metrics_server(self._settings.metrics_port, metrics)
         if self._settings.ready_file is not None:
             say_ready(self._settings.ready_file, card.name)
         return True
@@ -172,10 +188,21 @@ class Runner:
                     self._announce()
             seen = self._engine.observe()
             self._pace.observe(seen.steps, self._ledger.at_work + seen.running, now)
+            self._steps.observe(now, seen)
+            if self._state == "ready":
+                self._admission.observe(now, seen, self._ledger.at_work)
+                self._limit = self._admission.limit
             self._ledger.tick()
             if self._intake is not None:
                 self._intake.plan()
             await asyncio.sleep(TICK)
+
+    def _snapshot(self) -> Snapshot:
+        """For a scrape."""
+        return Snapshot(
+            self._engine.observe(), self._ledger.at_work, self._limit, self._admission.reason,
+            self._ledger.tokens, self._ledger.events, self._state,
+        )  # fmt: skip
 
     def _beat(self) -> None:
         seen = self._engine.observe()
