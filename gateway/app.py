@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.access import Access
+from gateway.access.guard import guard
+from gateway.access.keys import KeyFileError
 from gateway.catalog import Catalog
 from gateway.door import Door
 from gateway.health import HealthService
@@ -23,6 +27,8 @@ from gateway.settings import GatewaySettings
 from millstream.v1 import inference_pb2 as pb
 from shared.bus import Bus, BusOptions
 from shared.ready import loop_factory, say_ready
+from shared.tls import TlsError
+from shared.tracing import configure
 
 if TYPE_CHECKING:
     from gateway.http.server import HttpServer
@@ -33,6 +39,9 @@ SERVICES = ("millstream.v1.Inference", "inference.GRPCInferenceService")
 MODEL_PREFIX = "models/"
 EXIT_OK = 0
 EXIT_PORT = 5
+EXIT_ACCESS = 6
+START_LIMIT = 2.0
+"""Seconds that a start waits for NATS and the workers before it listens without them."""
 
 
 class App:
@@ -63,7 +72,9 @@ class App:
         reflection = ReflectionService()
         reflection.add_module(pb.DESCRIPTOR)
         reflection.add_module(kserve.DESCRIPTOR)
-        self.door = Door(self.gateway, self.link, self.catalog)
+        self.access = Access(settings.api_keys)
+        tracing = configure("gateway", self.gateway)
+        self.door = Door(self.gateway, self.link, self.catalog, self.access, tracing)
         inference = InferenceService(self.door, self.link, self.catalog)
         tensors = KServeService(self.door, self.catalog, self._ready)
         self.server = GrpcServer(
@@ -71,11 +82,14 @@ class App:
             limits=Limits(
                 max_streams=settings.max_streams, max_message_bytes=settings.max_message_bytes
             ),
+            ssl=settings.tls(),
         )
+        guard(self.server, self.access)
         self.http: HttpServer | None = None
         self.grpc_port = 0
         self._stopping = asyncio.Event()
-        self.link.on_ready = lambda _ready: self._update_health()
+        self._linked = asyncio.Event()
+        self.link.on_ready = self._on_ready
         self.link.router.on_models = self._update_health
 
     async def serve(self) -> int:
@@ -84,15 +98,17 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         self._update_health()
-        try:
-            addresses = await self._listen()
-        except OSError as error:
-            log.error("cannot_listen", reason=str(error))
-            await self._close_servers()
-            return EXIT_PORT
         linking = loop.create_task(self.link.serve())
+        linking.add_done_callback(lambda _: self._linked.set())
         stop = loop.create_task(self._stopping.wait())
         try:
+            with suppress(TimeoutError):  # Who calls at once should find what is served.
+                await asyncio.wait_for(self._linked.wait(), START_LIMIT)
+            try:
+                addresses = await self._listen()
+            except OSError as error:
+                log.error("cannot_listen", reason=str(error))
+                return EXIT_PORT
             if self._settings.ready_file is not None:
                 say_ready(self._settings.ready_file, "\n".join(addresses))
             await asyncio.wait((linking, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -110,6 +126,11 @@ class App:
     def stop(self) -> None:
         """Make `serve` drain and return."""
         self._stopping.set()
+
+    def _on_ready(self, ready: bool) -> None:
+        if ready:
+            self._linked.set()
+        self._update_health()
 
     async def _listen(self) -> list[str]:
         """Start the servers; returns where they listen, gRPC first."""
@@ -169,7 +190,12 @@ class App:
 
 
 async def _serve(settings: GatewaySettings) -> int:
-    return await App(settings).serve()
+    try:
+        gateway = App(settings)
+    except (KeyFileError, TlsError) as error:
+        log.error("cannot_start", reason=str(error))
+        return EXIT_ACCESS
+    return await gateway.serve()
 
 
 def run(settings: GatewaySettings) -> int:

@@ -7,14 +7,17 @@ import secrets
 import time
 
 from gateway import validate
+from gateway.access import Access
 from gateway.catalog import Catalog
 from gateway.link import Link
 from gateway.metrics import Answers, Counted
 from gateway.pace import Paced
 from gateway.session import Outlet, Session, State
+from gateway.traces import Traces
 from millstream.v1 import inference_pb2 as pb
 from shared import wire
 from shared.bus import nats_away
+from shared.tracing import Tracing
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -24,15 +27,27 @@ class Door:
 
     Attributes:
         answers: What became of requests, for metrics.
+        access: Who may do what.
 
     Args:
         gateway: This gateway's id.
         link: The way to NATS.
         catalog: The models.
+        access: Who may do what; by default everybody everything.
+        tracing: Where spans go, or None.
     """
 
-    def __init__(self, gateway: str, link: Link, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        gateway: str,
+        link: Link,
+        catalog: Catalog,
+        access: Access | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.answers = Answers()
+        self.access = access or Access(None)
+        self._traces = Traces(tracing)
         self._gateway = gateway
         self._link = link
         self._catalog = catalog
@@ -102,14 +117,22 @@ class Door:
         Raises:
             Unavailable: NATS is away.
             DuplicateRequest: A request of this name is running.
+            Forbidden: The tenant may not use the model or the priority.
+            Overloaded: The tenant has reached a limit.
         """
         if not self._link.ready:
             raise nats_away()
         deadline = None if seconds is None else time.monotonic() + seconds
         if pace is not None:
             outlet = Paced(outlet, pace, asyncio.get_running_loop())
-        counted = Counted(outlet, request.model, self.answers)
-        session = self._link.router.open(request, counted, deadline=deadline)
+        self.access.begin(request)
+        request, traced = self._traces.begin(request, outlet)
+        counted = Counted(traced, request.model, self.answers)
+        try:
+            session = self._link.router.open(request, counted, deadline=deadline)
+        except BaseException:
+            self._end(request.id, 0)
+            raise
         if isinstance(outlet, Paced):
             self._paced[request.id] = outlet
         return session
@@ -122,6 +145,13 @@ class Door:
         if session.state is not State.ENDED:
             self.answers.left(session.request.model)
         self._link.router.close(session)
+        answer = session.answer
+        prompt = len(answer.begun.prompt_ids) // 4 if answer.begun is not None else 0
+        self._end(session.request.id, prompt + answer.reached)
+
+    def _end(self, request_id: str, tokens: int) -> None:
+        self.access.end(request_id, tokens)
+        self._traces.end(request_id)
 
 
 def ulid() -> str:

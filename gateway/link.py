@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 BEAT_EVERY = 0.5
 DEAD_BEATS = 4
 SCATTER_LIMIT = 1.0
+HEAR_WORKERS = 0.2
+"""Seconds that workers get to say what they serve before a new gateway takes requests."""
 
 
 class Link:
@@ -118,6 +120,8 @@ class Link:
             else:
                 break
         self.router.on_connect()
+        if not self.router.fleet.workers:
+            await asyncio.sleep(HEAR_WORKERS)
         self._set_ready(True)
 
     def _set_ready(self, ready: bool) -> None:

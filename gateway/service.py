@@ -6,9 +6,10 @@ for whatever reason, closes the session and so cancels what still runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gateway import validate
+from gateway.access.guard import TENANT
 from gateway.catalog import Catalog, Entry
 from gateway.door import Door
 from gateway.grpc.stream import RpcStream
@@ -53,6 +54,7 @@ class InferenceService(InferenceBase):
             message,
             request_id=_metadata(stream, "x-request-id"),
             traceparent=_metadata(stream, "traceparent"),
+            tenant=_metadata(stream, TENANT),
         )
         session: Session | None = None
 
@@ -79,7 +81,7 @@ class InferenceService(InferenceBase):
         if message is None:
             return
         validate.check_request_id(message.request_id)
-        if not await self._link.cancel_anywhere("", message.request_id):
+        if not await self._link.cancel_anywhere(_metadata(stream, TENANT), message.request_id):
             raise UnknownRequest(
                 f"no gateway runs request {message.request_id!r}", field="request_id"
             )
@@ -117,6 +119,6 @@ def describe(entry: Entry) -> pb.Model:
     return model
 
 
-def _metadata(stream: Stream[pb.GenerateRequest, pb.GenerateResponse], name: str) -> str:
+def _metadata(stream: Stream[Any, Any], name: str) -> str:
     value = stream.metadata.get(name, "") if stream.metadata is not None else ""
     return value if isinstance(value, str) else ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from ssl import SSLContext
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from shared.settings import NAME_PATTERN, Port, ProcessSettings
+from shared.tls import server_context
 
 
 class GatewaySettings(ProcessSettings):
@@ -17,6 +20,7 @@ class GatewaySettings(ProcessSettings):
     """
 
     model_config = SettingsConfigDict(env_prefix="MILLSTREAM_GATEWAY_")
+    role: ClassVar[str] = "gateway"
 
     name: str = Field("gw", pattern=NAME_PATTERN, description="outlives a restart; unique")
     grpc_host: str = Field("0.0.0.0", min_length=1, description="address to listen on")
@@ -44,6 +48,40 @@ class GatewaySettings(ProcessSettings):
     http_ping_seconds: float = Field(
         15.0, gt=0, allow_inf_nan=False, description="a silent stream gets a comment this often"
     )
+
+    api_keys: Path | None = Field(
+        None, description="callers need a key of this file, which `millstream keys` makes"
+    )
+    tls_cert: Path | None = Field(
+        None, description="serve TLS with this certificate (PEM chain); reloaded on change"
+    )
+    tls_key: Path | None = Field(None, description="its private key (PEM)")
+    tls_client_ca: Path | None = Field(
+        None, description="clients must show a certificate of these authorities (PEM)"
+    )
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key: both or none")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca: only with tls_cert and tls_key")
+        return self
+
+    def tls(self, *protocols: str) -> SSLContext | None:
+        """The context of a TLS listener, or None.
+
+        Raises:
+            TlsError: The files cannot be used.
+        """
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return server_context(
+            self.tls_cert,
+            self.tls_key,
+            client_ca=self.tls_client_ca,
+            protocols=protocols or ("h2",),
+        )
 
     @field_validator("http_cors", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from hyperframe.frame import GoAwayFrame
 from shared.errors import DeadlineExceeded, Unavailable
 
 DEFAULT_PORT: Final = 50051
+CLOSE_LIMIT: Final = 1.0
 
 
 class _Protocol(H2Protocol):
@@ -29,6 +30,7 @@ class _Protocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.lost = asyncio.Event()
         self._frames: dict[type, Any] = self.connection._connection._frame_dispatch_table
         self._fatal_goaway = self._frames[GoAwayFrame]
         self._frames[GoAwayFrame] = self._on_goaway
@@ -45,6 +47,7 @@ class _Protocol(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        self.lost.set()
         self._frames.clear()  # It refers back to this object.
 
 
@@ -53,7 +56,7 @@ class DrainableChannel(Channel):
 
     def __init__(self, host: str, port: int, tls: SSLContext | bool) -> None:
         super().__init__(host, port, ssl=tls or None)
-        self._all: list[H2Protocol] = []
+        self._all: list[_Protocol] = []
 
     def _protocol_factory(self) -> H2Protocol:
         self._all = [one for one in self._all if not _closed(one)]
@@ -68,6 +71,14 @@ class DrainableChannel(Channel):
             if not _closed(protocol):
                 protocol.processor.close()
         self._all.clear()
+
+    async def wait_closed(self) -> None:
+        """Close, and wait until it is closed: over TLS that takes the other side."""
+        waiting = [protocol.lost.wait() for protocol in self._all if not _closed(protocol)]
+        self.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await asyncio.gather(*waiting)
 
 
 def _closed(protocol: H2Protocol) -> bool:

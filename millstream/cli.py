@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from millstream.keys import app as keys
 from millstream.stack_options import StackOptions, default_data_dir, http_is_installed
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # They show local variables, and with them prompts.
     add_completion=False,
 )
+app.add_typer(keys)
 
 Target = Annotated[str, typer.Option(envvar="MILLSTREAM_TARGET", help="The gateway, as HOST:PORT.")]
 Engine = Annotated[str, typer.Option(help="sim, torch or vllm.")]
@@ -190,3 +192,20 @@ def models(
 
     with telling():
         asyncio.run(call())
+
+
+@app.command()
+def top(
+    nats: Annotated[
+        str | None, typer.Option(help="Servers, separated by commas; MILLSTREAM_NATS.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show one picture and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.2, help="How long --once listens.")] = 1.0,
+) -> None:
+    """Watch models, workers, queues and gateways; Ctrl-C ends it."""
+    from millstream.top import TopSettings, run_top
+    from shared.settings import load_or_exit
+
+    settings = load_or_exit(TopSettings, {"nats": nats})
+    raise typer.Exit(run_top(settings, once=once, as_json=as_json, seconds=seconds))

@@ -85,8 +85,8 @@ class Client:
     async def close(self) -> None:
         """Close the connection; calls under way end with `Unavailable`."""
         if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+            channel, self._channel = self._channel, None
+            await channel.wait_closed()
 
     def generate(
         self,

@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -37,9 +37,9 @@ class BusOptions:
         connect: Further options of nats-py's `connect` (credentials, TLS).
     """
 
-    servers: tuple[str, ...]
+    servers: tuple[str, ...] = field(repr=False)
     name: str
-    connect: tuple[tuple[str, Any], ...] = ()
+    connect: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
 
 
 class Bus:

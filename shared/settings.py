@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
@@ -25,8 +25,13 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from shared.tls import client_context
+
 COMMON_PREFIX = "MILLSTREAM_"
-COMMON = frozenset({"nats", "nats_creds", "nats_user", "nats_password_file"}) | {
+COMMON = frozenset({"nats", "nats_creds", "nats_nkey", "nats_user", "nats_password_file"}) | {
+    "nats_ca",
+    "nats_cert",
+    "nats_key",
     "log_level",
     "log_format",
 }
@@ -61,13 +66,18 @@ class ProcessSettings(BaseSettings):
     """What every process has."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
+    role: ClassVar[str] = "process"
 
     nats: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("nats://127.0.0.1:4222",), description="NATS servers, separated by commas"
+        ("nats://127.0.0.1:4222",), description="NATS servers, separated by commas", repr=False
     )
     nats_creds: Path | None = Field(None, description="a NATS credentials file (JWT and nkey)")
+    nats_nkey: Path | None = Field(None, description="a file with an nkey's seed")
     nats_user: str | None = Field(None, description="a user, where NATS asks for one")
     nats_password_file: Path | None = Field(None, description="holds the user's password")
+    nats_ca: Path | None = Field(None, description="authorities to trust (PEM), for tls:// URLs")
+    nats_cert: Path | None = Field(None, description="a certificate (PEM) to show to NATS")
+    nats_key: Path | None = Field(None, description="its private key (PEM)")
     metrics_port: Port | None = Field(
         None, description="serve Prometheus metrics here; 0 is any free port"
     )
@@ -108,7 +118,9 @@ class ProcessSettings(BaseSettings):
             raise ValueError("at least one URL like nats://HOST:4222")
         return urls
 
-    @field_validator("nats_creds", "nats_password_file")
+    @field_validator(
+        "nats_creds", "nats_nkey", "nats_password_file", "nats_ca", "nats_cert", "nats_key"
+    )
     @classmethod
     def _check_file(cls, path: Path | None) -> Path | None:
         if path is not None and not path.is_file():
@@ -121,8 +133,17 @@ class ProcessSettings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
     def nats_connect(self) -> tuple[tuple[str, Any], ...]:
-        """The options of nats-py's `connect` that carry credentials."""
-        options: list[tuple[str, Any]] = []
+        """The options of nats-py's `connect`: credentials, TLS, the role's own inboxes.
+
+        Raises:
+            TlsError: A certificate, key or authority cannot be used.
+        """
+        options: list[tuple[str, Any]] = [("inbox_prefix", f"_INBOX_{self.role}")]
+        if self.nats_nkey is not None:
+            options.append(("nkeys_seed", str(self.nats_nkey)))
+        if self.nats_ca is not None or self.nats_cert is not None:
+            context = client_context(ca=self.nats_ca, certificate=self.nats_cert, key=self.nats_key)
+            options.append(("tls", context))
         if self.nats_creds is not None:
             options.append(("user_credentials", str(self.nats_creds)))
         if self.nats_user is not None:

@@ -26,6 +26,7 @@ from workers.metrics import Snapshot, StepTimes, WorkerMetrics, start_metrics_se
 from workers.pace import Pace
 from workers.settings import WorkerSettings
 from workers.speaker import COALESCE
+from workers.traces import traced
 
 log = structlog.get_logger(__name__)
 
@@ -217,6 +218,8 @@ class Runner:
             ),
         )  # fmt: skip
         self._beats += 1
+        if self._settings.ready_file is not None and self._state == "ready":
+            self._settings.ready_file.touch()  # Health checks look at its age.
 
     def _announce(self) -> None:
         self._announce_due = time.monotonic() + ANNOUNCE_EVERY
@@ -305,7 +308,7 @@ class Runner:
 
 async def _serve(settings: WorkerSettings) -> int:
     try:
-        engine = load_engine(settings)
+        engine = traced(load_engine(settings), settings.name)
     except ModelLoadError as error:
         log.error("engine_failed", engine=settings.engine, reason=str(error))
         return EXIT_MODEL

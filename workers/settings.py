@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -28,6 +28,7 @@ class WorkerSettings(ProcessSettings):
     """What a worker can be told; its ready file gets the served name once the model is loaded."""
 
     model_config = SettingsConfigDict(env_prefix="MILLSTREAM_WORKER_", protected_namespaces=())
+    role: ClassVar[str] = "worker"
 
     name: str = Field(
         default_factory=_host_name,

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.http.errors import openai_response
 from gateway.http.front import Front, request_id_of
 from gateway.http.sse import DIRECT
-from shared.errors import Unavailable
+from shared.errors import Unauthenticated, Unavailable
 
 _OPERATOR = ("/health", "/metrics")
 """Paths that are answered during a drain."""
@@ -32,7 +32,18 @@ class Edge:
         """Serve one request or WebSocket."""
         state = scope.setdefault("state", {})
         state["request_id"] = request_id_of(scope.get("headers", []))
+        state["tenant"] = ""
+        refused: Unauthenticated | None = None
+        if not scope["path"].startswith(_OPERATOR):
+            try:
+                state["tenant"] = self._front.door.access.admit(_authorization(scope))
+            except Unauthenticated as error:
+                refused = error
         if scope["type"] != "http":
+            if refused is not None:
+                await receive()
+                await send({"type": "websocket.close", "code": 1008, "reason": refused.message})
+                return
             await self._app(scope, receive, send)
             return
 
@@ -47,10 +58,21 @@ class Edge:
             response.headers["connection"] = "close"
             await response(scope, receive, named)
             return
+        if refused is not None:
+            await openai_response(refused)(scope, receive, named)
+            return
         scope[DIRECT] = send
         limited = _Limited(receive, self._most_bytes)
         limited.check_length(scope)
         await self._app(scope, limited, named)
+
+
+def _authorization(scope: Scope) -> str:
+    """The `authorization` header, or ""."""
+    for name, value in scope.get("headers", []):
+        if name == b"authorization":
+            return str(value.decode("latin-1"))
+    return ""
 
 
 class _Limited:

@@ -76,6 +76,7 @@ class Front:
             message,
             request_id=connection.state.request_id,
             traceparent=connection.headers.get("traceparent", ""),
+            tenant=connection.state.tenant,
         )
 
     def enter(self, answer: Open) -> None:

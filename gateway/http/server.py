@@ -49,6 +49,7 @@ class HttpServer:
             ws_per_message_deflate=False,
         )
         config.load()
+        config.ssl = settings.tls("http/1.1")
         self._uvicorn = uvicorn.Server(config)
         self._uvicorn.lifespan = config.lifespan_class(config)
         self._tasks: list[asyncio.Task[None]] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from grpclib.exceptions import StreamTerminatedError
 
+from gateway.access.guard import TENANT
 from gateway.catalog import Catalog, Entry
 from gateway.collected import Collected
 from gateway.door import Door
@@ -203,8 +204,11 @@ class KServeService(GRPCInferenceServiceBase):
     ) -> Session:
         traceparent = stream.metadata.get("traceparent", "") if stream.metadata else ""
         # Ids of the protocol may be any text and are the stream's own: they name no request.
+        tenant = stream.metadata.get(TENANT, "") if stream.metadata else ""
         request = self._door.accept(
-            ask.message, traceparent=traceparent if isinstance(traceparent, str) else ""
+            ask.message,
+            traceparent=traceparent if isinstance(traceparent, str) else "",
+            tenant=str(tenant),
         )
         left = [ask.seconds, stream.deadline.time_remaining() if stream.deadline else None]
         seconds = min((one for one in left if one is not None), default=None)

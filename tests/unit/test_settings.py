@@ -138,7 +138,11 @@ def test_credentials_for_nats(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("hush\n")
     settings = load(WorkerSettings, {"nats_user": "w", "nats_password_file": str(secret)})
-    assert dict(settings.nats_connect()) == {"user": "w", "password": "hush"}
+    assert dict(settings.nats_connect()) == {
+        "inbox_prefix": "_INBOX_worker",
+        "user": "w",
+        "password": "hush",
+    }
     assert "hush" not in repr(settings)
 
 
