@@ -100,7 +100,7 @@ def test_a_trace_shows_queue_prefill_and_decode(parts: Parts, collector: Collect
     assert root.parent_span_id.hex() == PARENT
     assert queue.parent_span_id == engine.parent_span_id == root.span_id
     assert prefill.parent_span_id == decode.parent_span_id == engine.span_id
-    assert seconds(prefill) >= 0.02
+    assert seconds(prefill) >= 0.015  # prefill_ms=20, begun a moment before the span
     assert seconds(decode) >= 0.005 * 18
     assert root.start_time_unix_nano <= queue.start_time_unix_nano
     assert decode.end_time_unix_nano <= root.end_time_unix_nano + 50_000_000
