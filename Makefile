@@ -56,8 +56,8 @@ test: $(READY) $(NODE_TOOLS) ## unit, engine, integration, end-to-end tests and 
 	$(BIN)/python -m pytest -q tests/unit tests/engines tests/integration tests/e2e tests/faults/test_fixed.py
 
 test-faults: $(READY) ## simulated schedules and random faults on real processes
-	MILLSTREAM_SCHEDULES=$(SCHEDULES) $(BIN)/python -m pytest -q tests/unit/test_simulator.py
-	MILLSTREAM_FAULTS=$(FAULTS) $(BIN)/python -m pytest -q tests/faults/test_random.py tests/faults/test_long.py
+	MILLSTREAM_SCHEDULES=$(SCHEDULES) MILLSTREAM_FAULTS=$(FAULTS) MILLSTREAM_LONG=1 \
+		$(BIN)/python -m pytest -q tests/unit/test_simulator.py tests/faults
 
 soak: $(READY) ## random faults for MINUTES=10, from SEED=1
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
