@@ -53,6 +53,7 @@ class TorchEngine(Engine):
         context_length: Tokens of prompt and answer together; None is what the model was made for.
         prefill_chunk: Prompt tokens computed in one step, at most.
         threads: CPU threads of one operation; None is one for small models, else torch's choice.
+        revision: Of a hub id: a branch, tag or commit; None is its newest.
         rest: There are no further arguments; given ones raise `ModelLoadError`.
     """
 
@@ -67,6 +68,7 @@ class TorchEngine(Engine):
         context_length: int | None = None,
         prefill_chunk: int = 512,
         threads: int | None = None,
+        revision: str | None = None,
         **rest: Any,
     ) -> None:
         self._settings = Settings.checked(
@@ -78,6 +80,7 @@ class TorchEngine(Engine):
             context_length=context_length,
             prefill_chunk=prefill_chunk,
             threads=threads,
+            revision=revision,
             **rest,
         )
         self._inbox: SimpleQueue[Prepared | Output | _Abort | _Close] = SimpleQueue()
@@ -150,6 +153,7 @@ class TorchEngine(Engine):
             device=settings.device,
             slots=settings.max_batch,
             context=settings.context_length,
+            revision=settings.revision,
         )
         size, defaults = loaded.config.vocab_size, loaded.defaults
         pieces = Pieces.of(loaded.tokenizer, size, silent=defaults.eos)

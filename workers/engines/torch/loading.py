@@ -62,7 +62,14 @@ class Loaded:
 
 
 def load(
-    name: str, *, served_name: str, dtype: str, device: str, slots: int, context: int | None
+    name: str,
+    *,
+    served_name: str,
+    dtype: str,
+    device: str,
+    slots: int,
+    context: int | None,
+    revision: str | None = None,
 ) -> Loaded:
     """Load a checkpoint.
 
@@ -73,11 +80,12 @@ def load(
         device: One of `DEVICES`, cuda:1 and so on, or auto.
         slots: Rows of the KV cache.
         context: Tokens a row holds, at most what the model was made for; None is that.
+        revision: Of a hub id: a branch, tag or commit; None is its newest.
 
     Raises:
         ModelLoadError: The message says what to change.
     """
-    folder = locate(name)
+    folder = locate(name, revision)
     config = ModelConfig.read(folder)
     length = _context(config, context)
     place = _device(device)
@@ -108,7 +116,7 @@ def load(
     )
 
 
-def locate(name: str) -> Path:
+def locate(name: str, revision: str | None = None) -> Path:
     """The directory a model's name means; fetches it from the hub if it is an id and that is on."""
     path = Path(name).expanduser()
     if path.is_dir():
@@ -119,7 +127,11 @@ def locate(name: str) -> Path:
         raise ModelLoadError(f"there is no directory {name}")
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=offline))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=_FILES, local_files_only=offline
+            )
+        )
     except (OSError, ValueError) as error:
         reason = (
             "HF_HUB_OFFLINE is set and the cache does not hold it: unset it, or give a directory"

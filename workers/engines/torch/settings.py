@@ -9,7 +9,7 @@ from typing import Any, Self
 from workers.engines.base import ModelLoadError
 
 _OWN = ("model", "served_name")  # given by name, not among the arguments
-_TEXTS = ("dtype", "device")
+_TEXTS = ("dtype", "device", "revision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Settings:
     context_length: int | None = None
     prefill_chunk: int = 512
     threads: int | None = None
+    revision: str | None = None
 
     @classmethod
     def checked(cls, **values: Any) -> Self:
