@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Tests start processes while grpcio's threads run. Its fork handlers would start those threads in
+# the child too, before exec, where they find their descriptors closed and abort.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 HERE = Path(__file__).parent
 

@@ -272,7 +272,9 @@ async def test_a_reader_that_stops_hurts_nobody(tmp_path: Path) -> None:
         verify([await cluster.ask(2000)])
         gateway, worker = cluster.members["g0"], cluster.members["w0"]
         begun = gateway.resident + worker.resident
-        async with grpc.aio.insecure_channel(cluster.targets["g0"]) as channel:
+        # Without its bandwidth probe the client's window stays small: else it takes megabytes unread.
+        options = [("grpc.http2.bdp_probe", 0)]
+        async with grpc.aio.insecure_channel(cluster.targets["g0"], options) as channel:
             generate = channel.unary_stream(
                 "/millstream.v1.Inference/Generate",
                 request_serializer=pb.GenerateRequest.SerializeToString,

@@ -49,6 +49,7 @@ async def gateway(nats_url: str, **settings: Any) -> AsyncIterator[App]:
     serving = asyncio.create_task(app.serve())
     try:
         await eventually(lambda: serves(app), 20)
+        await eventually(lambda: listens(app, http=given["http_port"] is not None), 20)
         yield app
     finally:
         app.stop()
@@ -58,6 +59,10 @@ async def gateway(nats_url: str, **settings: Any) -> AsyncIterator[App]:
 def serves(app: App) -> bool:
     entries = app.catalog.entries()
     return app.link.ready and len(entries) == 2 and all(entry.workers for entry in entries)
+
+
+def listens(app: App, *, http: bool) -> bool:
+    return bool(app.grpc_port and (not http or (app.http is not None and app.http.port)))
 
 
 def running(app: App) -> int:
