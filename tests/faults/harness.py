@@ -323,6 +323,16 @@ class Cluster:
             beat.running for name, beat in self.beats.items() if self.beat_times[name] > horizon
         )
 
+    @property
+    def idle(self) -> bool:
+        """Whether a worker has just said that it runs nothing, and none says otherwise.
+
+        A worker whose loop is busy says nothing for a while, which is no sign of rest.
+        """
+        horizon = time.monotonic() - 1.0
+        fresh = [beat for name, beat in self.beats.items() if self.beat_times[name] > horizon]
+        return bool(fresh) and not any(beat.running for beat in fresh)
+
     async def queued(self) -> int:
         """Messages in the streams."""
         assert self._bus is not None

@@ -272,7 +272,7 @@ async def test_a_reader_that_stops_hurts_nobody(tmp_path: Path) -> None:
         verify([await cluster.ask(2000)])
         gateway, worker = cluster.members["g0"], cluster.members["w0"]
         begun = gateway.resident + worker.resident
-        # Without its bandwidth probe the client's window stays small: else it takes megabytes unread.
+        # Without its probe the client's window stays small: else it takes megabytes unread.
         options = [("grpc.http2.bdp_probe", 0)]
         async with grpc.aio.insecure_channel(cluster.targets["g0"], options) as channel:
             generate = channel.unary_stream(
@@ -284,7 +284,7 @@ async def test_a_reader_that_stops_hurts_nobody(tmp_path: Path) -> None:
             call = generate(pb.GenerateRequest(prompt="slow", sampling=sampling))
             await call.read()
             verify([await cluster.ask(200)])
-            await until(lambda: cluster.running == 0, "the slow reader was ended", 60.0)
+            await until(lambda: cluster.idle, "the slow reader was ended", 60.0)
             assert gateway.resident + worker.resident < begun + 64 * 2**20
             with contextlib.suppress(grpc.aio.AioRpcError):
                 while await call.read() is not grpc.aio.EOF:
