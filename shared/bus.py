@@ -124,6 +124,8 @@ class Bus:
 
     async def close(self) -> None:
         """Send what waits and close."""
+        if not self._inbox:
+            return  # It never came up: there is nothing to send, and the library would object.
         if self._client.is_connected:
             self._client.flush_now()
             with contextlib.suppress(TimeoutError, NatsError):  # A server that does not answer.
