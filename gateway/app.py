@@ -19,13 +19,14 @@ from gateway.health import HealthService
 from gateway.kserve import inference_pb2 as kserve
 from gateway.kserve.service import KServeService
 from gateway.link import Link
-from gateway.metrics import GatewayMetrics, start_metrics_server
+from gateway.metrics import GatewayMetrics
 from gateway.reflection import ReflectionService
 from gateway.server import GrpcServer, Limits
 from gateway.service import InferenceService
 from gateway.settings import GatewaySettings
 from millstream.v1 import inference_pb2 as pb
 from shared.bus import Bus, BusOptions
+from shared.metrics import start_metrics_server
 from shared.ready import loop_factory, say_ready
 from shared.tls import TlsError
 from shared.tracing import configure

@@ -13,7 +13,6 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -200,19 +199,3 @@ class GatewayMetrics(Collector):
                 for name in ("running", "limit", "waiting", "kv_used"):
                     gauges[name].add_metric(key, getattr(beat, name))
         yield from gauges.values()
-
-
-def start_metrics_server(port: int, *collectors: Collector, host: str = "") -> int:
-    """Serve `/metrics` from a thread until the process ends; 0 is any free port.
-
-    Returns:
-        The port.
-
-    Raises:
-        OSError: It cannot listen there.
-    """
-    registry = CollectorRegistry(auto_describe=False)
-    for collector in collectors:
-        registry.register(collector)
-    server, _ = start_http_server(port, addr=host or "0.0.0.0", registry=registry)
-    return int(server.server_port)

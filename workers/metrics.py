@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -125,22 +124,6 @@ class WorkerMetrics(Collector):
         for name, count in sorted(dict(now.events).items()):
             events.add_metric([name], count)
         yield events
-
-
-def start_metrics_server(port: int, *collectors: Collector, host: str = "") -> int:
-    """Serve `/metrics` from a thread until the process ends; 0 is any free port.
-
-    Returns:
-        The port.
-
-    Raises:
-        OSError: It cannot listen there.
-    """
-    registry = CollectorRegistry(auto_describe=False)
-    for collector in collectors:
-        registry.register(collector)
-    server, _ = start_http_server(port, addr=host or "0.0.0.0", registry=registry)
-    return int(server.server_port)
 
 
 def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

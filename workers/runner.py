@@ -14,6 +14,7 @@ import structlog
 from shared import subjects, wire
 from shared.bus import Bus, BusOptions
 from shared.errors import MillstreamError
+from shared.metrics import start_metrics_server
 from shared.natsio import rare
 from shared.ready import loop_factory, say_ready
 from shared.streams import StreamConfigError
@@ -22,7 +23,7 @@ from workers.engines.base import Engine, Job, ModelLoadError
 from workers.engines.loading import load_engine
 from workers.intake import Intake
 from workers.ledger import Ledger
-from workers.metrics import Snapshot, StepTimes, WorkerMetrics, start_metrics_server
+from workers.metrics import Snapshot, StepTimes, WorkerMetrics
 from workers.pace import Pace
 from workers.settings import WorkerSettings
 from workers.speaker import COALESCE

@@ -15,6 +15,7 @@ from gateway.ports import Summary
 from gateway.router import Router
 from shared import wire
 from shared.errors import Overloaded
+from shared.metrics import start_metrics_server
 from workers import metrics as worker_metrics
 from workers.engines.base import Observation
 
@@ -43,7 +44,7 @@ def test_a_workers_metrics() -> None:
         Observation(11, 3, 1, 0.25), 4, 8, "latency", 99, {"cancelled": 2}, "ready"
     )
     info = {"worker": "w-1", "model": "tiny", "engine": "sim"}
-    port = worker_metrics.start_metrics_server(
+    port = start_metrics_server(
         0, worker_metrics.WorkerMetrics(info, lambda: snapshot, steps), host="127.0.0.1"
     )
     found = scrape(port)
@@ -89,7 +90,7 @@ def test_a_gateways_metrics(router: Router) -> None:
     router.on_heartbeat(wire.Heartbeat("w-1", 0, "tiny", "ready", 7, 3, 8, 1, 0.5))
     counters = ServerCounters()
     counters.connections += 2
-    port = gateway_metrics.start_metrics_server(
+    port = start_metrics_server(
         0, gateway_metrics.GatewayMetrics(router, counters, answers), host="127.0.0.1"
     )
     found = scrape(port)
