@@ -14,12 +14,12 @@ FAULTS ?= 100
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := torch,http,otel,dev
+EXTRAS := torch,apps,http,otel,dev
 BUF := tools/node_modules/.bin/buf
 NODE_EXAMPLE := examples/node/node_modules/.package-lock.json
 # Without npm the tests that need it are skipped, unless CI is set.
 NODE_TOOLS := $(if $(shell command -v npm),$(BUF) $(NODE_EXAMPLE))
-PROTO := millstream/v1/inference.proto
+PROTO := millstream/v1/types.proto millstream/v1/inference.proto
 STUBS := inference_pb2.py inference_pb2.pyi inference_grpc.py
 
 .DEFAULT_GOAL := help
@@ -72,6 +72,7 @@ test-clients: $(READY) ## clients that people have (OpenAI, Triton, a browser), 
 
 test-containers: $(READY) $(NODE_TOOLS) ## the compose stack built, started, scaled and broken for real
 	docker version > /dev/null 2>&1 || [ "$$(id -u)" != 0 ] || deploy/container-host.sh || true
+	TORCH_INDEX=$(TORCH_INDEX) deploy/wheels.sh $(BIN)/python
 	$(BIN)/python -m pytest -q tests/containers
 
 up: ## start the compose stack
@@ -89,6 +90,9 @@ lint: $(READY) $(BUF) ## ruff, mypy, buf lint, and whether the stubs are those o
 	for stub in $(STUBS); do \
 		diff -u millstream/v1/$$stub build/proto/millstream/v1/$$stub || exit 1; \
 		diff -u gateway/kserve/$$stub build/proto/gateway/kserve/$$stub || exit 1; \
+	done
+	for stub in types_pb2.py types_pb2.pyi; do \
+		diff -u millstream/v1/$$stub build/proto/millstream/v1/$$stub || exit 1; \
 	done
 
 proto: $(READY) ## regenerate the checked-in stubs

@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pool import Default
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.server import Stream
 
-from gateway.descriptors import classes, field, file, message, method, service
+from shared.descriptors import classes, field, file, message, method, service
 
 VERSIONS = ("v1", "v1alpha")
 
@@ -129,9 +129,11 @@ class ReflectionService:
         descriptor.CopyToProto(described)
         self.add([described], [s.full_name for s in descriptor.services_by_name.values()])
 
-    def remove(self, services: Iterable[str]) -> None:
-        """List services no longer; their files stay known."""
+    def remove(self, services: Iterable[str], files: Iterable[str] = ()) -> None:
+        """List services no longer, and forget files by name; other files stay known."""
         self._services.difference_update(services)
+        for name in files:
+            self._forget(name)
 
     def __mapping__(self) -> dict[str, Handler]:
         """The method in both versions, for the server."""

@@ -9,6 +9,7 @@ import grpclib.client
 if typing.TYPE_CHECKING:
     import grpclib.server
 
+import millstream.v1.types_pb2
 import millstream.v1.inference_pb2
 
 
@@ -16,6 +17,14 @@ class InferenceBase(abc.ABC):
 
     @abc.abstractmethod
     async def Generate(self, stream: 'grpclib.server.Stream[millstream.v1.inference_pb2.GenerateRequest, millstream.v1.inference_pb2.GenerateResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def Predict(self, stream: 'grpclib.server.Stream[millstream.v1.inference_pb2.PredictRequest, millstream.v1.inference_pb2.PredictResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def PredictStream(self, stream: 'grpclib.server.Stream[millstream.v1.inference_pb2.PredictRequest, millstream.v1.inference_pb2.PredictResponse]') -> None:
         pass
 
     @abc.abstractmethod
@@ -37,6 +46,18 @@ class InferenceBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 millstream.v1.inference_pb2.GenerateRequest,
                 millstream.v1.inference_pb2.GenerateResponse,
+            ),
+            '/millstream.v1.Inference/Predict': grpclib.const.Handler(
+                self.Predict,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                millstream.v1.inference_pb2.PredictRequest,
+                millstream.v1.inference_pb2.PredictResponse,
+            ),
+            '/millstream.v1.Inference/PredictStream': grpclib.const.Handler(
+                self.PredictStream,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                millstream.v1.inference_pb2.PredictRequest,
+                millstream.v1.inference_pb2.PredictResponse,
             ),
             '/millstream.v1.Inference/Cancel': grpclib.const.Handler(
                 self.Cancel,
@@ -67,6 +88,18 @@ class InferenceStub:
             '/millstream.v1.Inference/Generate',
             millstream.v1.inference_pb2.GenerateRequest,
             millstream.v1.inference_pb2.GenerateResponse,
+        )
+        self.Predict = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/millstream.v1.Inference/Predict',
+            millstream.v1.inference_pb2.PredictRequest,
+            millstream.v1.inference_pb2.PredictResponse,
+        )
+        self.PredictStream = grpclib.client.UnaryStreamMethod(
+            channel,
+            '/millstream.v1.Inference/PredictStream',
+            millstream.v1.inference_pb2.PredictRequest,
+            millstream.v1.inference_pb2.PredictResponse,
         )
         self.Cancel = grpclib.client.UnaryUnaryMethod(
             channel,

@@ -1,3 +1,4 @@
+from millstream.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -223,6 +224,42 @@ class GenerateResponse(_message.Message):
     finished: Finished
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
 
+class PredictRequest(_message.Message):
+    __slots__ = ("model", "inputs", "priority", "request_id", "labels")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _types_pb2.Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_types_pb2.Value, _Mapping]] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    inputs: _containers.MessageMap[str, _types_pb2.Value]
+    priority: Priority
+    request_id: str
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Mapping[str, _types_pb2.Value]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class PredictResponse(_message.Message):
+    __slots__ = ("result", "index")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    result: _types_pb2.Value
+    index: int
+    def __init__(self, result: _Optional[_Union[_types_pb2.Value, _Mapping]] = ..., index: _Optional[int] = ...) -> None: ...
+
 class CancelRequest(_message.Message):
     __slots__ = ("request_id",)
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -256,7 +293,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "engine", "context_length", "vocab_size", "dtype", "workers", "features", "state", "reason")
+    __slots__ = ("name", "engine", "context_length", "vocab_size", "dtype", "workers", "features", "state", "reason", "service")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
@@ -266,6 +303,7 @@ class Model(_message.Message):
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
     name: str
     engine: str
     context_length: int
@@ -275,4 +313,5 @@ class Model(_message.Message):
     features: _containers.RepeatedScalarFieldContainer[str]
     state: ModelState
     reason: str
-    def __init__(self, name: _Optional[str] = ..., engine: _Optional[str] = ..., context_length: _Optional[int] = ..., vocab_size: _Optional[int] = ..., dtype: _Optional[str] = ..., workers: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    service: str
+    def __init__(self, name: _Optional[str] = ..., engine: _Optional[str] = ..., context_length: _Optional[int] = ..., vocab_size: _Optional[int] = ..., dtype: _Optional[str] = ..., workers: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., service: _Optional[str] = ...) -> None: ...
