@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import replace
 
-from gateway.lane import Lane, tail
+from gateway.lane import Lane
 from gateway.ports import Outlet
 from shared import wire
 
@@ -19,6 +19,10 @@ GAP_LIMIT = 1.0
 
 Ask = Callable[[int, int, bool], None]
 """Asks the exec for a choice's tokens from an index on, and for its `Begun` if that is missing."""
+
+
+def _ask_nobody(_choice: int, _index: int, _begun: bool) -> None:
+    pass
 
 
 class Answer:
@@ -57,7 +61,7 @@ class Answer:
 
     @property
     def frontiers(self) -> tuple[int, ...]:
-        """Tokens delivered of each choice."""
+        """Tokens delivered of each choice: the exec need not keep what is below."""
         return tuple(lane.frontier for lane in self.lanes)
 
     @property
@@ -97,7 +101,7 @@ class Answer:
             if self.gap_since is not None:
                 self._progress(now)
 
-    def on_chunk(self, chunk: wire.Chunk, now: float) -> bool:
+    def on_chunk(self, chunk: wire.Chunk | wire.Parts, now: float) -> bool:
         """Deliver what is new and next, keep what is early, drop what is said already.
 
         Nothing is delivered before `Begun` is here: without the prompt's ids the answer could not
@@ -118,8 +122,8 @@ class Answer:
         elif chunk.index >= lane.frontier:
             lane.hold(chunk)
             self.repair(now)
-        elif chunk.index + len(chunk.token_ids) > lane.frontier:
-            return self.on_chunk(tail(chunk, lane.frontier), now)
+        elif chunk.stop > lane.frontier:
+            return self.on_chunk(chunk.after(lane.frontier), now)
         return False
 
     def on_done(self, done: wire.Done, now: float) -> None:
@@ -131,7 +135,8 @@ class Answer:
         if self._missing():
             self.repair(now)
 
-    def _deliver(self, lane: Lane, chunk: wire.Chunk, now: float) -> None:
+    def _deliver(self, lane: Lane, chunk: wire.Chunk | wire.Parts, now: float) -> None:
+        assert type(chunk) is wire.Chunk
         try:
             lane.advance(chunk)
         except OverflowError:
@@ -140,8 +145,9 @@ class Answer:
         if self.first_token is None:
             self.first_token = now
         self._outlet.delta(
-            chunk.index, chunk.token_ids, chunk.text, chunk.choice, chunk.attempt, chunk.logprobs
-        )
+            chunk.index, chunk.token_ids, chunk.text, chunk.choice, chunk.attempt, chunk.logprobs,
+            chunk.ends,
+        )  # fmt: skip
 
     def _progress(self, now: float) -> None:
         """Something missing came: deliver what waited for it, and see what is missing still."""
@@ -187,6 +193,13 @@ class Answer:
             self._count("repair")
             for choice, lane in enumerate(self.lanes):
                 self._ask(choice, lane.frontier, self.begun is None)
+
+    def over(self) -> None:
+        """The request has ended: nothing is asked for, and the session is let go.
+
+        The two hold each other otherwise, and wait for the garbage collector with all they keep.
+        """
+        self._ask = _ask_nobody
 
     def freeze(self) -> None:
         """The exec lost the right to speak: what it said beyond the frontier never was."""

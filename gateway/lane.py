@@ -25,7 +25,7 @@ class Lane:
     def __init__(self) -> None:
         self.frontier = 0
         self.delivered = array("I")
-        self.early: dict[int, wire.Chunk] = {}
+        self.early: dict[int, wire.Chunk | wire.Parts] = {}
 
     def advance(self, chunk: wire.Chunk) -> None:
         """Note as delivered a chunk that begins at the frontier.
@@ -40,35 +40,21 @@ class Lane:
             self.delivered.extend(array("I", ids))
         self.frontier += len(ids)
 
-    def hold(self, chunk: wire.Chunk) -> None:
+    def hold(self, chunk: wire.Chunk | wire.Parts) -> None:
         """Keep a chunk that came early; of two with one index the longer."""
         known = self.early.get(chunk.index)
         if known is None:
             if len(self.early) < EARLY_MOST:
                 self.early[chunk.index] = chunk
-        elif len(known.token_ids) < len(chunk.token_ids):
+        elif known.stop < chunk.stop:
             self.early[chunk.index] = chunk
 
-    def due(self) -> Iterator[wire.Chunk]:
+    def due(self) -> Iterator[wire.Chunk | wire.Parts]:
         """Yield what waited and is next now; the caller advances before it asks for more."""
         while self.early:
             first = min(self.early)
             if first > self.frontier:
                 return
             chunk = self.early.pop(first)
-            if first + len(chunk.token_ids) > self.frontier:
-                yield tail(chunk, self.frontier)
-
-
-def tail(chunk: wire.Chunk, start: int) -> wire.Chunk:
-    """The part of a chunk from index `start` on, which lies inside it."""
-    skip = start - chunk.index
-    if skip == 0:
-        return chunk
-    ends = chunk.ends or ()
-    cut = ends[skip - 1]
-    return wire.Chunk(
-        chunk.attempt, chunk.exec, start, chunk.token_ids[skip:], chunk.text[cut:],
-        tuple(end - cut for end in ends[skip:]), chunk.choice,
-        chunk.logprobs[skip:] if chunk.logprobs is not None else None,
-    )  # fmt: skip
+            if chunk.stop > self.frontier:
+                yield chunk.after(self.frontier)

@@ -45,15 +45,35 @@ class Outlet(Protocol):
         """A worker took the request; told once."""
 
     def delta(
-        self, index: int, ids: Sequence[int], text: str, choice: int, attempt: int, logprobs: Any
+        self,
+        index: int,
+        ids: Sequence[int],
+        text: str,
+        choice: int,
+        attempt: int,
+        logprobs: Any,
+        ends: Sequence[int] | None = None,
     ) -> None:
-        """The next tokens of one choice."""
+        """The next tokens of one choice; `ends` are where their texts end, where it is known."""
+
+    def items(self, index: int, items: Sequence[bytes], attempt: int) -> None:
+        """The next items of a function: serialized response messages, from item `index` on."""
 
     def finished(self, summary: Summary) -> None:
         """The answer is complete; nothing follows."""
 
     def failed(self, error: MillstreamError) -> None:
         """The request failed for good; nothing follows."""
+
+
+class TextOnly:
+    """The part of an outlet that one for generations never needs."""
+
+    __slots__ = ()
+
+    def items(self, index: int, items: Sequence[bytes], attempt: int) -> None:
+        """Only the outlet of a function's call gets items."""
+        raise TypeError(f"{type(self).__name__} got items from {index} on: it is for generations")
 
 
 @dataclass(frozen=True, slots=True)

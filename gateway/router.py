@@ -106,6 +106,8 @@ class Router:
                 return  # The usual case: nothing to settle.
         elif isinstance(frame, wire.Claim):
             self._claim(session, frame, now)
+        elif isinstance(frame, wire.Parts) and session.request.call is not None:
+            session.chunk(frame, now)
         elif isinstance(frame, wire.Begun):
             session.began(frame, now)
         elif isinstance(frame, wire.Done):
@@ -122,15 +124,15 @@ class Router:
         worker = self.fleet.workers.get(claim.worker)
         taken = session.state is State.BOUND or claim.attempt != session.attempt
         if not taken:
-            if worker is None:  # Bound to who is not watched, it would never be missed.
-                self._ask_who(now)
-                return
+            if worker is None or worker.card is None:
+                self._ask_who(now)  # Bound to who is not watched, it would never be missed;
+                return  # and of who is not known it is not known what must not run twice.
             if worker.lost is not None:
                 self._io.tell(claim.worker, wire.Later(claim.exec, LATER_MS))
                 return
             if not self._continues(session, claim, worker):
                 return
-            features = worker.card.features if worker.card is not None else (RESUMABLE,)
+            features = worker.card.features
             session.resumable = RESUMABLE in features and (
                 session.request.structured is None or RESUMABLE_STRUCTURED in features
             )
@@ -161,7 +163,7 @@ class Router:
             self._io.tell(frame.worker, wire.Stop(frame.exec))
         elif isinstance(frame, wire.Done | wire.Failed | wire.Released):
             self.close_exec("", frame.exec)
-        elif isinstance(frame, wire.Begun | wire.Chunk):
+        elif isinstance(frame, wire.Begun | wire.Chunk | wire.Parts):
             self.cancel("", frame.exec)
 
     # ---- what workers say -----------------------------------------------------------------------
@@ -229,12 +231,13 @@ class Router:
             self._returned(frame.worker, now)
         self.on_models()
 
-    def on_disconnect(self, worker_id: str, connection: str = "") -> None:
-        """The NATS server says that a connection of this name is gone."""
+    def on_disconnect(self, name: str, connection: str = "") -> None:
+        """The NATS server says that a connection is gone: of one worker, or of several."""
         now = self._io.now()
-        verdict = self.fleet.disconnected(worker_id, connection, now)
-        if verdict is not None:
+        verdicts = list(self.fleet.disconnected(name, connection, now))
+        for verdict in verdicts:
             self._lose(verdict, now)
+        if verdicts:
             self.on_models()
 
     def _digest(self, digest: wire.Digest, now: float) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from gateway.answer import RESEND_EVERY, Answer
+from gateway.items import Items
 from gateway.ports import Outlet, Summary, Wire
 from shared import wire
 from shared.errors import MillstreamError, Overloaded, RequestTooLarge, Unavailable
@@ -74,8 +75,9 @@ class Session:
 
     __slots__ = (
         "_accepted", "_audit_gap", "_claim_digest", "_minted", "_outlet", "_published_at",
-        "_queue_limit", "_sequence", "_wire", "answer", "attempt", "bound_at", "deadline", "due",
-        "exec", "fenced", "repeatable", "request", "resumable", "state", "suspects", "worker",
+        "_queue_limit", "_sequence", "_taken", "_wire", "answer", "attempt", "bound_at", "deadline",
+        "due", "exec", "fenced", "repeatable", "request", "resumable", "state", "suspects",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -101,9 +103,14 @@ class Session:
         self.resumable = self.repeatable = True
         self.deadline = deadline
         self._queue_limit = queue_seconds
-        self.answer = Answer(request.sampling.n, outlet, self._ask, wire_port.count)
+        self.answer = (
+            Answer(request.sampling.n, outlet, self._ask, wire_port.count)
+            if request.call is None
+            else Items(outlet, self._ask, wire_port.count)
+        )
         self._sequence: int | None = None
         self._claim_digest = 0
+        self._taken = -1  # The latest attempt whose message a worker has.
         self._accepted = now
         self._published_at = now
         self._audit_gap = AUDIT_FIRST
@@ -115,6 +122,11 @@ class Session:
         """Of the model that began the answer, or ""."""
         return self.answer.begun.fingerprint if self.answer.begun is not None else ""
 
+    @property
+    def _reached(self) -> str:
+        unit = "tokens" if self.request.call is None else "items"
+        return f"{self.answer.reached} {unit}"
+
     # ---- the queue ------------------------------------------------------------------------------
 
     def open(self, now: float) -> None:
@@ -124,7 +136,7 @@ class Session:
     def published(self, attempt: int, outcome: int | MillstreamError | None, now: float) -> None:
         """Take the outcome of a publish: a sequence, a refusal, or None for no answer in time."""
         if self.state is State.ENDED or attempt != self.attempt:
-            if isinstance(outcome, int):
+            if isinstance(outcome, int) and attempt != self._taken:
                 self._wire.unqueue(self, attempt, outcome)
             return
         if isinstance(outcome, int):
@@ -186,6 +198,7 @@ class Session:
                 self.fenced = None
             self._bind(claim.exec, claim.worker, now)
             self._claim_digest = claim.digest
+            self._taken = claim.attempt
             self._wire.tell(claim.worker, self._go(now))
         else:
             self._wire.tell(claim.worker, wire.Stop(claim.exec))
@@ -210,7 +223,7 @@ class Session:
             self.answer.on_begun(begun, now)
             self._after(now)
 
-    def chunk(self, chunk: wire.Chunk, now: float) -> None:
+    def chunk(self, chunk: wire.Chunk | wire.Parts, now: float) -> None:
         """Deliver what is new and next of the exec that may speak."""
         if chunk.exec != self.exec or self.state is not State.BOUND:
             self._stray(chunk.exec, chunk.attempt)
@@ -265,7 +278,14 @@ class Session:
         self._wire.close_exec(self.worker, self.exec)
         self._end()
         self._outlet.failed(
-            MillstreamError.from_wire(failed.kind, failed.message, failed.field, failed.retry_after)
+            MillstreamError.from_wire(
+                failed.kind,
+                failed.message,
+                failed.field,
+                failed.retry_after,
+                code=failed.code,
+                status=failed.status,
+            )
         )
 
     def released(self, released: wire.Released, now: float) -> None:
@@ -286,6 +306,13 @@ class Session:
             return  # It began before its claim was heard, which it will say again.
         self._wire.count("stray")
         self._wire.cancel("", exec_)
+
+    def took(self, items: int) -> None:
+        """The client of a function has taken this many items in all: its window moves on."""
+        assert isinstance(self.answer, Items)
+        index = self.answer.took(items)
+        if index is not None and self.state is State.BOUND:
+            self._wire.tell(self.worker, wire.Taken(self.exec, index))
 
     def _ask(self, choice: int, index: int, begun: bool) -> None:
         self._wire.tell(self.worker, wire.Resend(self.exec, choice, index, begun))
@@ -333,8 +360,8 @@ class Session:
         if not (self.resumable or (self.repeatable and self.answer.reached == 0)):
             self._fail(
                 Unavailable(
-                    f"the worker was lost after {self.answer.reached} tokens, and what it ran "
-                    "cannot be continued elsewhere",
+                    f"the worker was lost after {self._reached}, and what it ran cannot be "
+                    "continued elsewhere",
                     retry_after=1.0,
                 )
             )
@@ -438,3 +465,4 @@ class Session:
     def _end(self) -> None:
         self.state = State.ENDED
         self.due = None
+        self.answer.over()

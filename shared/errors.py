@@ -13,6 +13,7 @@ MillstreamError
 |-- DeadlineExceeded      DEADLINE_EXCEEDED    504
 |-- Cancelled             CANCELLED            499
 |-- Unsupported           UNIMPLEMENTED        501
+|-- FunctionError         INTERNAL             500   a served function's, whose own status it has
 `-- InternalError         INTERNAL             500
     |-- EngineError       INTERNAL             500   the engine failed this one request
     `-- PoisonRequest     INTERNAL             500   the request kills the workers that run it
@@ -56,9 +57,20 @@ class MillstreamError(Exception):
 
     @classmethod
     def from_wire(
-        cls, kind: str, message: str, field: str = "", retry_after: float | None = None
+        cls,
+        kind: str,
+        message: str,
+        field: str = "",
+        retry_after: float | None = None,
+        *,
+        code: int = 0,
+        status: bytes = b"",
     ) -> MillstreamError:
         """Rebuild an error; a kind of a newer version becomes InternalError."""
+        if kind == FunctionError.__name__:
+            return FunctionError(
+                message, status=status, code=code or 2, field=field, retry_after=retry_after
+            )
         return cls.kinds.get(kind, InternalError)(message, field=field, retry_after=retry_after)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -163,6 +175,56 @@ class Unsupported(MillstreamError):
 
     grpc_status = 12
     http_status = 501
+
+
+class FunctionError(MillstreamError):
+    """What a served function raised deliberately.
+
+    Args:
+        message: Its message.
+        status: A serialized google.rpc.Status: code, message and details.
+        code: Its code, a gRPC status number from 1 to 16.
+        field: The parameter at fault, or "".
+        retry_after: Seconds after which a retry may succeed, or None.
+    """
+
+    grpc_status = 13
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: bytes = b"",
+        code: int = 2,
+        field: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, field=field, retry_after=retry_after)
+        self.status = status
+        self.code = code
+        self.grpc_status = code  # type: ignore[misc]  # Its own, not the class's.
+        self.http_status = _HTTP_STATUS.get(code, 500)  # type: ignore[misc]
+        self.retryable = code == Unavailable.grpc_status  # type: ignore[misc]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with the status kept."""
+        return (
+            _rebuild_function_error,
+            (self.message, self.status, self.code, self.field, self.retry_after),
+        )
+
+
+def _rebuild_function_error(
+    message: str, status: bytes, code: int, field: str, retry_after: float | None
+) -> FunctionError:
+    return FunctionError(message, status=status, code=code, field=field, retry_after=retry_after)
+
+
+_HTTP_STATUS = {
+    1: 499, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501,
+    14: 503, 16: 401,
+}  # fmt: skip
+"""Of a gRPC status number, as google.rpc.Code gives them."""
 
 
 class InternalError(MillstreamError):

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeAlias
+from operator import attrgetter
+from typing import Any, ClassVar, TypeAlias
 
 import msgpack
 
@@ -98,6 +99,7 @@ class ModelCard:
         fingerprint: Name, revision and tokenizer in one string; a continuation needs the same.
         features: chat, logprobs, resume and others; see docs/models.md.
         max_batch: Requests the engine runs at once, at most.
+        signature: Of a function: see `shared.typed.dump`. Empty for a language model.
     """
 
     name: str
@@ -108,6 +110,7 @@ class ModelCard:
     fingerprint: str
     features: tuple[str, ...] = ()
     max_batch: int = 1
+    signature: bytes = b""
 
 
 # ---- said by an exec on ms.rep.<gateway>.<id> ----------------------------------------------------
@@ -176,6 +179,65 @@ class Chunk:
     choice: int = 0
     logprobs: tuple[Any, ...] | None = None
 
+    @property
+    def stop(self) -> int:
+        """The index after the last token."""
+        return self.index + len(self.token_ids)
+
+    def after(self, start: int) -> Chunk:
+        """The part from index `start` on, which lies inside it."""
+        skip = start - self.index
+        if skip == 0:
+            return self
+        ends = self.ends or ()
+        cut = ends[skip - 1]
+        return Chunk(
+            self.attempt, self.exec, start, self.token_ids[skip:], self.text[cut:],
+            tuple([end - cut for end in ends[skip:]]), self.choice,
+            self.logprobs[skip:] if self.logprobs is not None else None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Parts [index, index + len(parts)) of what a function returned or yielded.
+
+    An item is a serialized response message, cut into parts of bounded size. The first byte of a
+    part says whether the item goes on with the next one (`MORE`) or ends with it (`LAST`).
+
+    Attributes:
+        attempt: Which attempt.
+        exec: Who speaks.
+        index: Position of the first part in the answer.
+        parts: At least one, none empty.
+    """
+
+    attempt: int
+    exec: int
+    index: int
+    parts: tuple[bytes, ...]
+
+    choice: ClassVar[int] = 0
+
+    @property
+    def stop(self) -> int:
+        """The index after the last part."""
+        return self.index + len(self.parts)
+
+    def after(self, start: int) -> Parts:
+        """The rest from index `start` on, which lies inside it."""
+        return Parts(self.attempt, self.exec, start, self.parts[start - self.index :])
+
+
+LAST, MORE = 0, 1
+"""First bytes of a part."""
+PART_MOST = 2**18
+"""Bytes of a part, at most."""
+WINDOW = 2**20
+"""Bytes of a function's items that its client has not taken, beyond which it yields no more."""
+ITEM_OVERHEAD = 64
+"""Bytes that an item counts beyond its own: a million empty ones are no small thing to keep."""
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -198,7 +260,18 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The request failed for good in this exec; see `shared.errors`."""
+    """The request failed for good in this exec; see `shared.errors`.
+
+    Attributes:
+        attempt: Which attempt.
+        exec: Who speaks.
+        kind: The error's class.
+        message: What was wrong.
+        field: The request field at fault, or "".
+        retry_after: Seconds after which a retry may succeed, or None.
+        code: The gRPC status number that a function raised, or 0.
+        status: And the whole google.rpc.Status, serialized.
+    """
 
     attempt: int
     exec: int
@@ -206,6 +279,8 @@ class Failed:
     message: str
     field: str = ""
     retry_after: float | None = None
+    code: int = 0
+    status: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +346,19 @@ class Resend:
     choice: int
     index: int
     begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The client has taken all parts below an index: the exec's window moves on.
+
+    Attributes:
+        exec: Which exec.
+        index: The first part that it has not.
+    """
+
+    exec: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,6 +553,12 @@ class Request:
         structured: What the answer is restricted to, or None.
         adapter: The LoRA adapter, or "".
         deaths: Workers that died, or seem to have, while they ran it.
+        call: A function's serialized request message; None for a generation.
+        metadata: Of the client's call, for the function's context.
+        after_items: Of a continued function: whole items that the client has.
+        after_parts: And how many parts those were.
+        untaken: Bytes of them that the client has not taken: the continuation's window is so much
+            smaller until it has.
     """
 
     id: str
@@ -485,20 +579,25 @@ class Request:
     structured: Structured | None = None
     adapter: str = ""
     deaths: int = 0
+    call: bytes | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    after_items: int = 0
+    after_parts: int = 0
+    untaken: int = 0
 
 
 Frame: TypeAlias = (
-    Claim | Begun | Chunk | Done | Failed | Released
-    | Go | Stop | Later | Cancel | Resend | DigestReply | Probe | Closed
+    Claim | Begun | Chunk | Done | Failed | Released | Parts
+    | Go | Stop | Later | Cancel | Resend | DigestReply | Probe | Closed | Taken
     | Digest | ProbeReply | Ended | Echo | Heartbeat | Announce | GatewayBeat
     | CancelAsk | CancelAnswer
     | Request
 )  # fmt: skip
 
 TAGS: dict[int, type[Any]] = {
-    1: Claim, 2: Begun, 3: Chunk, 4: Done, 5: Failed, 6: Released,
+    1: Claim, 2: Begun, 3: Chunk, 4: Done, 5: Failed, 6: Released, 7: Parts,
     10: Go, 11: Stop, 12: Cancel, 13: Resend, 14: DigestReply, 15: Probe,
-    16: Later, 17: Closed,
+    16: Later, 17: Closed, 18: Taken,
     20: Digest, 21: ProbeReply, 22: Heartbeat, 23: Announce, 24: GatewayBeat,
     25: Ended, 26: Echo,
     30: CancelAsk, 31: CancelAnswer,
@@ -548,16 +647,38 @@ def decode(data: bytes) -> Frame:
 def _flat(value: Any) -> Any:
     """A field's value as msgpack takes it: nested parts become arrays."""
     if type(value) in _PARTS:
-        return tuple(_flat(getattr(value, field.name)) for field in fields(value))
+        return _PART_VALUES[type(value)](value)
     if type(value) is tuple and value and type(value[0]) in _PARTS:
-        return tuple(_flat(part) for part in value)
+        return tuple([_flat(part) for part in value])
     return value
 
 
+def _values(cls: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Build what turns a dataclass into the tuple of its fields, nested parts flattened."""
+    names = [field.name for field in fields(cls)]
+    nested = [any(part in str(field.type) for part in _PARTS_BY_NAME) for field in fields(cls)]
+    if len(names) == 1:
+        only = names[0]
+        return lambda frame: (_flat(getattr(frame, only)),)
+    get = attrgetter(*names)
+    if not any(nested):
+        return get
+    places = [place for place, has_parts in enumerate(nested) if has_parts]
+
+    def values(frame: Any) -> tuple[Any, ...]:
+        found = list(get(frame))
+        for place in places:
+            if found[place] is not None:
+                found[place] = _flat(found[place])
+        return tuple(found)
+
+    return values
+
+
 def _encoder(cls: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    names = tuple(field.name for field in fields(cls))
     head = (VERSION, _NUMBERS[cls])
-    return lambda frame: head + tuple([_flat(getattr(frame, name)) for name in names])
+    values = _values(cls)
+    return lambda frame: head + values(frame)
 
 
 def _decoder(cls: type[Any]) -> Callable[[tuple[Any, ...], int], Any]:
@@ -590,14 +711,26 @@ def _decode_chunk(array: tuple[Any, ...], _offset: int) -> Chunk:
             and type(ids) is tuple
             and type(text) is str
             and type(choice) is int
-            and all([type(token) is int for token in ids])  # noqa: C419  # Twice as fast.
-            and (len(ids) == 1 if ends is None else type(ends) is tuple and len(ends) == len(ids))
+            and (
+                len(ids) == 1 and type(ids[0]) is int
+                if ends is None
+                else type(ends) is tuple
+                and len(ends) == len(ids)
+                and all([type(token) is int for token in ids])  # noqa: C419  # Twice as fast.
+            )
         ):
             return Chunk(attempt, exec_, index, ids, text, ends, choice, logprobs)
     chunk: Chunk = _generic_chunk(array, 2)
     if not chunk.token_ids or len(chunk.ends or (0,)) != len(chunk.token_ids):
         raise WireError(f"Chunk: ends {chunk.ends} for {len(chunk.token_ids)} tokens")
     return chunk
+
+
+def _decode_parts(array: tuple[Any, ...], offset: int) -> Parts:
+    parts: Parts = _generic_parts(array, offset)
+    if not parts.parts or not all(parts.parts):
+        raise WireError("Parts: none, or an empty one")
+    return parts
 
 
 def _check(annotation: str) -> _Check:
@@ -683,7 +816,10 @@ _SCALARS: dict[str, _Check] = {
     "int": _integer, "str": _string, "bytes": _bytes, "float": _real, "bool": _boolean,
 }  # fmt: skip
 _PARTS_BY_NAME = {cls.__name__: cls for cls in _PARTS}
+_PART_VALUES = {cls: _values(cls) for cls in _PARTS}
 _ENCODERS = {cls: _encoder(cls) for cls in _NUMBERS}
 _DECODERS = {tag: _decoder(cls) for tag, cls in TAGS.items()}
 _generic_chunk = _DECODERS[3]
 _DECODERS[3] = _decode_chunk
+_generic_parts = _DECODERS[7]
+_DECODERS[7] = _decode_parts

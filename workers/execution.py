@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from shared import wire
+from workers.parts import PartsPublisher
 from workers.publisher import Publisher
 
 
@@ -41,13 +42,14 @@ class Execution:
         terminal_due: When it is said again.
         sent_at: When a chunk was sent last.
         dirty: Whether tokens wait to be sent together.
+        open: Whether a function may yield: its window is not used up.
     """
 
     __slots__ = (
         "attempt", "begun", "claim_due", "claim_sent", "claimed", "claims", "deadline",
         "deaths", "dirty",
-        "exec", "gateway", "publisher", "reasons", "request_id", "sent_at", "state", "terminal",
-        "terminal_due", "token", "tokens", "waiting",
+        "exec", "gateway", "open", "publisher", "reasons", "request_id", "sent_at", "state",
+        "terminal", "terminal_due", "token", "tokens", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +66,7 @@ class Execution:
         self.deadline: float | None = None
         self.deaths = 0
         self.waiting: wire.Request | None = None
-        self.publisher = Publisher(attempt, exec_, ())
+        self.publisher: Publisher | PartsPublisher = Publisher(attempt, exec_, ())
         self.begun: bytes | None = None
         self.reasons: list[str | None] = []
         self.tokens = 0
@@ -72,6 +74,7 @@ class Execution:
         self.terminal_due = 0.0
         self.sent_at = 0.0
         self.dirty = False
+        self.open = True
 
     @property
     def entry(self) -> wire.DigestEntry:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from shared import wire
 from shared.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from workers.engines.base import Job, Output
 from workers.execution import Execution, State
+from workers.parts import PartsPublisher
 from workers.peers import Peers, Standing
 from workers.ports import Io
 from workers.publisher import Publisher
@@ -166,8 +168,6 @@ class Ledger:
         self._io.ack(token, b"+TERM" if gone else nak(NAK_DELAY))
 
     def _prepare(self, execution: Execution, request: wire.Request, *, eager: bool) -> None:
-        n = request.sampling.n
-        delivered = request.delivered or ((),) * n
         if request.fingerprint and request.fingerprint != self.fingerprint:
             self._speaker.fail(
                 execution,
@@ -178,6 +178,15 @@ class Ledger:
                 ),
             )
             return
+        if request.call is not None:
+            execution.publisher = PartsPublisher(
+                execution.attempt, execution.exec, request.after_parts, request.untaken
+            )
+            execution.reasons = [None]
+            self._start_or_wait(execution, request, eager=eager)
+            return
+        n = request.sampling.n
+        delivered = request.delivered or ((),) * n
         if len(delivered) != n:
             self._speaker.fail(
                 execution, InvalidRequest("a continuation for another number of choices")
@@ -187,6 +196,9 @@ class Ledger:
             execution.attempt, execution.exec, [len(ids) for ids in delivered]
         )
         execution.reasons = [None] * n
+        self._start_or_wait(execution, request, eager=eager)
+
+    def _start_or_wait(self, execution: Execution, request: wire.Request, *, eager: bool) -> None:
         if eager:
             self._start(execution, request)
         else:
@@ -205,8 +217,19 @@ class Ledger:
                 request.structured,
                 request.adapter,
                 request.traceparent,
+                request.call,
+                request.request_id,
+                request.metadata,
+                request.after_items,
+                partial(self._remaining, execution),
             )
         )
+        self._speaker.restrain(execution)
+
+    def _remaining(self, execution: Execution) -> float | None:
+        """Seconds until its deadline, where it has one that is known by now."""
+        deadline = execution.deadline
+        return None if deadline is None else deadline - DEADLINE_GRACE - self._io.now()
 
     def _claim(self, execution: Execution, now: float) -> None:
         execution.claims += 1
@@ -233,6 +256,10 @@ class Ledger:
             execution = self.execs.get(frame.exec)
             if execution is not None:
                 self._on_exec(execution, frame)
+        elif isinstance(frame, wire.Taken):
+            execution = self.execs.get(frame.exec)
+            if execution is not None:
+                self._speaker.acknowledge(execution, (frame.index,))
         elif isinstance(frame, wire.Cancel):
             self._cancel(frame)
         elif isinstance(frame, wire.Closed):
@@ -303,7 +330,7 @@ class Ledger:
         for exec_, frontiers in reply.acked:
             execution = self.execs.get(exec_)
             if execution is not None:
-                self._speaker.kept -= execution.publisher.acknowledge(frontiers)
+                self._speaker.acknowledge(execution, frontiers)
         for exec_ in reply.cancel:
             execution = self.execs.get(exec_)
             if execution is not None and execution.exec not in self._claiming:

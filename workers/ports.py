@@ -26,6 +26,9 @@ class Io(Protocol):
     def abort(self, exec_: int) -> None:
         """Take it back."""
 
+    def window(self, exec_: int, is_open: bool) -> None:
+        """Tell the engine that a function may yield, or must wait."""
+
     def flush_later(self) -> None:
         """Call `Ledger.flush` soon: see `workers.speaker.COALESCE`."""
 

@@ -59,6 +59,11 @@ class Publisher:
         self.lanes = [Lane(next=start, sent=start) for start in starts]
 
     @property
+    def choices(self) -> int:
+        """How many choices it has."""
+        return len(self.lanes)
+
+    @property
     def totals(self) -> tuple[int, ...]:
         """Per choice, the index after the last token sent."""
         return tuple(lane.sent for lane in self.lanes)

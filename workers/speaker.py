@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shared import wire
-from shared.errors import MillstreamError
+from shared.errors import FunctionError, MillstreamError
 from workers.engines.base import Output
 from workers.execution import Execution, State
+from workers.parts import PartsPublisher
 from workers.ports import Io
+from workers.publisher import Publisher
 
 COALESCE = 0.002
 """Seconds for which tokens wait to travel together, where one was sent just before."""
@@ -49,11 +51,15 @@ class Speaker:
                 continue
             if output.prompt_ids is not None:
                 self._begun(execution, output)
-            if output.token_ids:
+            if output.items:
+                self._items(execution, output.items, now)
+            elif output.token_ids:
+                publisher = execution.publisher
+                assert type(publisher) is Publisher
                 count = len(output.token_ids)
                 self.tokens += count
                 self.kept += count
-                execution.publisher.add(
+                publisher.add(
                     output.choice, output.token_ids, output.text, output.ends,
                     _plain(output.logprobs),
                 )  # fmt: skip
@@ -77,6 +83,41 @@ class Speaker:
         )  # fmt: skip
         execution.begun = wire.encode(begun)
         self._io.say(execution.gateway, execution.request_id, execution.begun)
+
+    def _items(self, execution: Execution, items: Sequence[bytes], now: float) -> None:
+        publisher = execution.publisher
+        assert isinstance(publisher, PartsPublisher)
+        self.tokens += len(items)
+        publisher.add(items)
+        self.restrain(execution)
+        if now - execution.sent_at >= COALESCE and not execution.dirty:
+            execution.sent_at = now
+            self.send(execution)
+        elif not execution.dirty:
+            self._send_soon(execution)
+
+    def restrain(self, execution: Execution) -> None:
+        """A function whose window is used up yields no more."""
+        publisher = execution.publisher
+        if (
+            execution.open
+            and isinstance(publisher, PartsPublisher)
+            and publisher.held >= wire.WINDOW
+        ):
+            execution.open = False
+            self._io.window(execution.exec, False)
+
+    def acknowledge(self, execution: Execution, frontiers: Sequence[int]) -> None:
+        """The gateway has these; a function whose client caught up goes on."""
+        publisher = execution.publisher
+        self.kept -= publisher.acknowledge(frontiers)
+        if (
+            not execution.open
+            and isinstance(publisher, PartsPublisher)
+            and publisher.held <= wire.WINDOW // 2
+        ):
+            execution.open = True
+            self._io.window(execution.exec, True)
 
     def send(self, execution: Execution) -> None:
         """Publish what was generated and not yet sent."""
@@ -117,9 +158,10 @@ class Speaker:
     def fail(self, execution: Execution, error: MillstreamError) -> None:
         """End an exec with an error."""
         self.send(execution)
+        code, status = (error.code, error.status) if isinstance(error, FunctionError) else (0, b"")
         failed = wire.Failed(
             execution.attempt, execution.exec, error.kind, error.message, error.field,
-            error.retry_after,
+            error.retry_after, code, status,
         )  # fmt: skip
         self.end(execution, wire.encode(failed))
 
@@ -146,7 +188,7 @@ class Speaker:
 
     def say_again(self, execution: Execution) -> None:
         """Say everything again: it was said while nobody listened."""
-        for choice in range(len(execution.publisher.lanes)):
+        for choice in range(execution.publisher.choices):
             self.resend(execution, choice, 0, begun=choice == 0)
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from tests.simulator.calls import LONG_MOST
+from tests.simulator.clients import Reader
+from tests.simulator.worker import Kind
+
 FAULTS_FROM = 0.6
 FAULTS_UNTIL = 5.0
 
@@ -15,7 +19,7 @@ class Fault:
 
     Attributes:
         at: When.
-        kind: What; see `Schedule.run` in run.py.
+        kind: What; see `Schedule` in schedule.py.
         target: Which worker or gateway, by number.
         seconds: How long, until the restart, the waking, the clearing up.
         lose: Whether a broker loses its storage.
@@ -35,7 +39,7 @@ class Ask:
     Attributes:
         at: When.
         gateway: Whom it asks.
-        tokens: How many it wants.
+        tokens: How many it wants, or items.
         leaves: Seconds after which it goes, or None.
         deadline: Its deadline in seconds, or None.
         urgency: Its class.
@@ -52,9 +56,34 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that a seed decides before the start."""
+class Manner:
+    """What a request is besides, where a function is called.
 
+    Attributes:
+        sizes: How long its items are; see `calls.SIZES`.
+        burst: Items that it may give in one step.
+        fails: Whether it raises after the last.
+        late: Whether its end comes a step after its last item.
+        reader: How its client reads.
+    """
+
+    sizes: str
+    burst: int
+    fails: bool
+    late: bool
+    reader: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a seed decides before the start.
+
+    Attributes:
+        manners: One an ask, where a function is called; drawn from a second stream of chance, so
+            that a seed means the same requests and faults for every kind of model.
+    """
+
+    kind: Kind
     workers: int
     gateways: int
     slots: int
@@ -62,9 +91,12 @@ class Plan:
     events: bool
     asks: tuple[Ask, ...]
     faults: tuple[Fault, ...]
+    manners: tuple[Manner, ...]
 
 
-KINDS = (
+KINDS: tuple[tuple[Kind, int], ...] = (("generation", 5), ("stream", 3), ("once", 2))
+
+FAULTS = (
     ("kill_worker", 4),
     ("vanish_worker", 2),
     ("pause_worker", 3),
@@ -82,14 +114,14 @@ KINDS = (
 )
 
 
-def plan(seed: int) -> Plan:
-    """Make a schedule."""
+def plan(seed: int, kind: Kind | None = None) -> Plan:
+    """Make a schedule, of a model of some kind or of the kind that the seed has it."""
     chance = random.Random(seed)
     workers = chance.choice((1, 2, 2, 3))
     gateways = chance.choice((1, 2))
     poison = chance.random() < 0.05
     asks = tuple(_ask(chance, gateways, poison and n == 2) for n in range(chance.randint(4, 14)))
-    names, weights = zip(*KINDS, strict=True)
+    names, weights = zip(*FAULTS, strict=True)
     count = chance.choice((0, 1, 2, 2, 3, 4, 6))
     faults = [
         Fault(
@@ -101,7 +133,10 @@ def plan(seed: int) -> Plan:
         )
         for kind in chance.choices(names, weights, k=count)
     ]
+    second = random.Random(f"manners {seed}")
+    drawn = second.choices([kind for kind, _ in KINDS], [weight for _, weight in KINDS])[0]
     return Plan(
+        kind=kind or drawn,
         workers=workers,
         gateways=gateways,
         slots=chance.choice((1, 2, 4)),
@@ -109,6 +144,7 @@ def plan(seed: int) -> Plan:
         events=chance.random() < 0.7,
         asks=asks,
         faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        manners=tuple(_manner(second) for _ in asks),
     )
 
 
@@ -122,3 +158,27 @@ def _ask(chance: random.Random, gateways: int, poison: bool) -> Ask:
         urgency=chance.choice((1, 2, 2, 3)),
         poison=poison,
     )
+
+
+def _manner(chance: random.Random) -> Manner:
+    reader = chance.choice(
+        (
+            Reader(),
+            Reader(None),
+            Reader(chance.uniform(0.005, 0.08)),
+            Reader(chance.choice((0.0, None)), chance.randint(0, 8), chance.uniform(0.3, 4.0)),
+            Reader(0.0, 0, chance.uniform(2.0, 6.0)),
+        )
+    )
+    return Manner(
+        sizes=chance.choice(("small", "mixed", "mixed", "long", "long")),
+        burst=chance.choice((1, 1, 2, 4)),
+        fails=chance.random() < 0.08,
+        late=chance.random() < 0.3,
+        reader=reader,
+    )
+
+
+def items_of(ask: Ask, manner: Manner) -> int:
+    """How many items a call is to give."""
+    return min(ask.tokens, LONG_MOST) if manner.sizes == "long" else ask.tokens

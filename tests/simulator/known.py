@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-REGRESSIONS = {
+from tests.simulator.worker import Kind
+
+REGRESSIONS: dict[int, str] = {
     4178: "a claim that came after its worker was forgotten bound the request to nobody",
     6128: "the same, with the disconnect event and the restart in another order",
     1071: "a gateway that is killed while it is stopped never takes the request in its socket",
@@ -14,4 +16,12 @@ REGRESSIONS = {
     58241: "a worker that wakes and reconnects gives a dead gateway one more lease, and no more",
     57: "an attempt that a late ack took out of a new storage is found missing and queued anew",
 }
-"""Seeds, and what was wrong. They run in every suite."""
+"""Seeds, and what was wrong with a generation. They run in every suite."""
+
+FUNCTIONS: dict[tuple[Kind, int], str] = {
+    ("once", 91): "a worker that said what it serves while the storm was on was held for one that "
+    "may run again what must not",
+    ("stream", 85): "each failover gave a client that does not read another window",
+    ("stream", 730): "the same, over two failovers",
+}
+"""The same for functions."""

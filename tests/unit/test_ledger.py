@@ -8,6 +8,7 @@ from itertools import accumulate
 import pytest
 
 from shared import wire
+from shared.errors import FunctionError
 from workers.engines.base import Job, Output
 from workers.ledger import (
     CLAIM_LIMIT,
@@ -32,6 +33,7 @@ class Io:
         self.acks: list[bytes] = []
         self.jobs: list[Job] = []
         self.aborted: list[int] = []
+        self.windows: list[tuple[int, bool]] = []
 
     def say(self, gateway: str, request_id: str, frame: bytes) -> None:
         self.said.append(wire.decode(frame))
@@ -47,6 +49,9 @@ class Io:
 
     def abort(self, exec_: int) -> None:
         self.aborted.append(exec_)
+
+    def window(self, exec_: int, is_open: bool) -> None:
+        self.windows.append((exec_, is_open))
 
     def flush_later(self) -> None:
         pass
@@ -362,3 +367,64 @@ def test_what_makes_no_sense_is_counted(frame: wire.Frame) -> None:
     case = Case()
     case.ledger.on_control(frame)
     assert case.ledger.events["malformed"] == 1
+
+
+# ---- functions --------------------------------------------------------------------------------
+
+
+def items(job: Job, *given: bytes, finish: str | None = None) -> Output:
+    return Output(job.id, [], "", [], items=given, finish=finish, completion_tokens=len(given))
+
+
+def test_a_functions_call_reaches_the_engine_and_its_items_the_gateway() -> None:
+    case = Case()
+    exec_ = case.take(call=b"args", metadata=(("k", "v"),))
+    case.ledger.on_control(wire.Go(exec_, 5000))
+    (job,) = case.io.jobs
+    assert (job.call, job.request_id, job.metadata) == (b"args", "name", (("k", "v"),))
+    assert job.remaining is not None
+    assert job.remaining() == pytest.approx(5.0)
+    case.ledger.on_outputs([items(job, b"one", b"two", finish="stop")])
+    said = [frame for frame in case.io.said if not isinstance(frame, wire.Claim)]
+    assert said == [
+        wire.Parts(0, exec_, 0, (b"\0one", b"\0two")),
+        wire.Done(0, exec_, (2,), ("stop",), 2),
+    ]
+
+
+def test_a_function_waits_while_its_client_does_not_read() -> None:
+    case = Case()
+    exec_ = case.take(call=b"args")
+    case.ledger.on_control(wire.Go(exec_, None))
+    (job,) = case.io.jobs
+    half = bytes(wire.WINDOW // 2)
+    case.ledger.on_outputs([items(job, half)])
+    assert case.io.windows == []
+    case.ledger.on_outputs([items(job, half)])
+    assert case.io.windows == [(exec_, False)]
+    case.ledger.flush()
+    parts = case.ledger.execs[exec_].publisher.totals[0]
+    case.ledger.on_control(wire.Taken(exec_, parts))
+    assert case.io.windows == [(exec_, False), (exec_, True)]
+
+
+def test_a_continued_function_numbers_its_parts_from_where_the_client_is() -> None:
+    case = Case()
+    exec_ = case.take(attempt=1, call=b"args", after_items=3, after_parts=5)
+    case.ledger.on_control(wire.Go(exec_, None))
+    (job,) = case.io.jobs
+    assert job.after_items == 3
+    case.ledger.on_outputs([items(job, b"four")])
+    assert case.io.said[-1] == wire.Parts(1, exec_, 5, (b"\0four",))
+
+
+def test_what_a_function_raises_travels_whole() -> None:
+    case = Case()
+    exec_ = case.take(call=b"args")
+    case.ledger.on_control(wire.Go(exec_, None))
+    (job,) = case.io.jobs
+    error = FunctionError("no such user", code=5, status=b"details")
+    case.ledger.on_outputs([Output(job.id, [], "", [], error=error)])
+    assert case.io.said[-1] == wire.Failed(
+        0, exec_, "FunctionError", "no such user", code=5, status=b"details"
+    )

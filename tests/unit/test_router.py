@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.admission import Admission
-from gateway.ports import Summary
+from gateway.ports import Summary, TextOnly
 from gateway.router import ORPHAN_LIMIT, TICK, Router
 from gateway.session import Session, State
 from gateway.suspects import DEATH_AFTER
@@ -27,7 +27,7 @@ def card(fingerprint: str = "print", *features: str) -> wire.ModelCard:
     return wire.ModelCard("m", "sim", 99, 99, "none", fingerprint, features or ("resume",), 4)
 
 
-class Out:
+class Out(TextOnly):
     """A client."""
 
     def __init__(self) -> None:
@@ -37,7 +37,14 @@ class Out:
         pass
 
     def delta(
-        self, index: int, ids: Sequence[int], text: str, choice: int, attempt: int, logprobs: Any
+        self,
+        index: int,
+        ids: Sequence[int],
+        text: str,
+        choice: int,
+        attempt: int,
+        logprobs: Any,
+        ends: Sequence[int] | None = None,
     ) -> None:
         pass
 
@@ -243,7 +250,8 @@ def test_a_hung_engine_gets_nothing_back() -> None:
     case = Case("a", "b")
     session, _ = case.open()
     case.claim("R", "a")
-    case.router._lose(case.router.fleet.disconnected("a", "", case.time), case.time)  # type: ignore[arg-type]
+    (verdict,) = case.router.fleet.disconnected("a", "", case.time)
+    case.router._lose(verdict, case.time)
     case.router.fleet.workers["a"].lost_cause = "hung"
     reply = case.digest("a", 1, wire.DigestEntry("R", case.exec_of("a"), (0,), False))
     assert session.state is State.QUEUED

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.answer import GAP_LIMIT
 from gateway.lane import EARLY_MOST
-from gateway.ports import Summary
+from gateway.ports import Summary, TextOnly
 from gateway.session import PUBLISH_LIMIT, Session, State
 from shared import wire
 from shared.errors import EngineError, MillstreamError, Overloaded, RequestTooLarge, Unavailable
@@ -55,7 +55,7 @@ class Port:
         self.events.append(event)
 
 
-class Out:
+class Out(TextOnly):
     """Writes down what the client gets."""
 
     def __init__(self) -> None:
@@ -68,7 +68,14 @@ class Out:
         self.starts += 1
 
     def delta(
-        self, index: int, ids: Sequence[int], text: str, choice: int, attempt: int, logprobs: Any
+        self,
+        index: int,
+        ids: Sequence[int],
+        text: str,
+        choice: int,
+        attempt: int,
+        logprobs: Any,
+        ends: Sequence[int] | None = None,
     ) -> None:
         assert not self.ends
         assert index == len(self.tokens)

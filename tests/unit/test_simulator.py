@@ -1,6 +1,7 @@
 """Seeded schedules of the whole protocol, and proof that the checker sees a broken rule.
 
 `MILLSTREAM_SCHEDULES=10000 pytest tests/unit/test_simulator.py` runs more of them, on all cores.
+A seed's model is a generation, a function that streams, or one that must never run twice.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ import pytest
 
 from gateway import answer
 from gateway.answer import Answer
+from gateway.items import Items
 from gateway.session import Session, State
 from shared import wire
-from tests.simulator.known import REGRESSIONS
-from tests.simulator.run import Schedule, run_many, run_seed
+from tests.simulator.engines import FunctionEngine
+from tests.simulator.faults import plan
+from tests.simulator.known import FUNCTIONS, REGRESSIONS
+from tests.simulator.run import run_many, run_seed
+from tests.simulator.schedule import Schedule
+from tests.simulator.worker import Kind
 from workers.execution import Execution
+from workers.ledger import Ledger
 from workers.peers import DIGEST_EVERY, Peer, Peers
 
 SCHEDULES = int(os.environ.get("MILLSTREAM_SCHEDULES", "300"))
@@ -32,14 +39,30 @@ def test_schedules() -> None:
 
 @pytest.mark.parametrize("seed", REGRESSIONS)
 def test_what_once_went_wrong(seed: int) -> None:
-    assert run_seed(seed) == [], REGRESSIONS[seed]
+    assert run_seed(seed, "generation") == [], REGRESSIONS[seed]
 
 
-def test_a_seed_is_a_schedule() -> None:
-    one, two = Schedule(7), Schedule(7)
-    assert one.run() == two.run()
-    assert [client.tokens for client in one.clients] == [client.tokens for client in two.clients]
+@pytest.mark.parametrize(("kind", "seed"), FUNCTIONS)
+def test_what_once_went_wrong_with_a_function(kind: Kind, seed: int) -> None:
+    assert run_seed(seed, kind) == [], FUNCTIONS[kind, seed]
+
+
+@pytest.mark.parametrize("kind", ["generation", "stream", "once"])
+def test_a_seed_is_a_schedule(kind: Kind) -> None:
+    one, two = Schedule(7, plan(7, kind)), Schedule(7, plan(7, kind))
+    one.run()
+    two.run()
+    assert [client.got for client in one.clients] == [client.got for client in two.clients]
+    assert [worker.engine.log for worker in one.every_worker] == [
+        worker.engine.log for worker in two.every_worker
+    ]
     assert one.world.now == two.world.now
+
+
+def test_seeds_have_every_kind_of_model_and_ask_the_same_of_each() -> None:
+    assert {plan(seed).kind for seed in range(20)} == {"generation", "stream", "once"}
+    text, function = plan(7, "generation"), plan(7, "once")
+    assert (text.asks, text.faults) == (function.asks, function.faults)
 
 
 # ---- the checker sees what is broken -----------------------------------------------------------
@@ -118,6 +141,52 @@ def _reprieve_of_the_replaced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "reprieve", reprieve)
 
 
+def _half_an_item_survives(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Items, "freeze", Answer.freeze)
+
+
+def _delivered_is_taken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Items, "frontiers", Answer.frontiers)
+
+
+def _lost_taken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Items, "frontiers", (0,))
+
+
+def _no_window(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(FunctionEngine, "window", lambda *_: None)
+
+
+def _windows_add_up(patch: pytest.MonkeyPatch) -> None:
+    continuation = Items.continuation
+
+    def unrestrained(self: Items, request: wire.Request) -> wire.Request:
+        return replace(continuation(self, request), untaken=0)
+
+    patch.setattr(Items, "continuation", unrestrained)
+
+
+def _one_item_too_few(patch: pytest.MonkeyPatch) -> None:
+    continuation = Items.continuation
+
+    def skipping(self: Items, request: wire.Request) -> wire.Request:
+        request = continuation(self, request)
+        return replace(request, after_items=request.after_items + 1)
+
+    patch.setattr(Items, "continuation", skipping)
+
+
+def _eager_once(patch: pytest.MonkeyPatch) -> None:
+    def start(self: Ledger, execution: Execution, request: wire.Request, *, eager: bool) -> None:
+        self._start(execution, request)
+
+    patch.setattr(Ledger, "_start_or_wait", start)
+
+
+def _once_more(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("gateway.router.ONCE_ONLY", "never")
+
+
 BROKEN: dict[str, Break] = {
     "any exec may speak": _no_fencing,
     "what came early outlives its exec": _no_freezing,
@@ -131,14 +200,36 @@ BROKEN: dict[str, Break] = {
 }
 
 
+BROKEN_FUNCTIONS: dict[str, tuple[Kind, Break]] = {
+    "half an item outlives its exec": ("stream", _half_an_item_survives),
+    "delivered counts as taken": ("stream", _delivered_is_taken),
+    "what was taken is not repaired by digests": ("stream", _lost_taken),
+    "a function yields while its window is closed": ("stream", _no_window),
+    "every failover opens another window": ("stream", _windows_add_up),
+    "a continuation passes over one item too many": ("stream", _one_item_too_few),
+    "what must not run twice starts before its claim is granted": ("once", _eager_once),
+    "what must not run twice may, while nothing was delivered": ("once", _once_more),
+}
+
+
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_broken_rule_is_seen(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BROKEN[rule](monkeypatch)
+    assert _seen("generation"), f"1500 schedules saw nothing wrong with: {rule}"
+
+
+@pytest.mark.parametrize("rule", BROKEN_FUNCTIONS)
+def test_a_rule_broken_for_functions_is_seen(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, broken = BROKEN_FUNCTIONS[rule]
+    broken(monkeypatch)
+    assert _seen(kind), f"1500 schedules saw nothing wrong with: {rule}"
+
+
+def _seen(kind: Kind) -> bool:
     for seed in range(1500):
         try:
-            found = run_seed(seed)
+            if run_seed(seed, kind):
+                return True
         except (AttributeError, KeyError, RecursionError):
-            return
-        if found:
-            return
-    pytest.fail(f"1500 schedules saw nothing wrong with: {rule}")
+            return True
+    return False

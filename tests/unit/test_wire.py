@@ -23,8 +23,10 @@ GOLDEN: dict[str, tuple[wire.Frame, str]] = {
     "done": (wire.Done(0, 7, (2,), ("stop",), 2), "9701040007910291a473746f7002"),
     "failed": (
         wire.Failed(0, 7, "Unavailable", "no", "", 1.5),
-        "9801050007ab556e617661696c61626c65a26e6fa0cb3ff8000000000000",
+        "9a01050007ab556e617661696c61626c65a26e6fa0cb3ff800000000000000c400",
     ),
+    "parts": (wire.Parts(0, 7, 3, (b"\0ab", b"\1c")), "96010700070392c403006162c4020163"),
+    "taken": (wire.Taken(7, 3), "9401120703"),
     "released": (wire.Released(0, 7, (2,)), "95010600079102"),
     "go": (wire.Go(7, 1500), "94010a07cd05dc"),
     "stop": (wire.Stop(7), "93010b07"),
@@ -48,8 +50,8 @@ GOLDEN: dict[str, tuple[wire.Frame, str]] = {
     ),
     "announce": (
         wire.Announce("w", 9, "n", "ready", "m", CARD, "", "s/1"),
-        "9a0117a17709a16ea57265616479a16d98a16da373696d0a14a46e6f6e65a166"
-        "91a6726573756d6504a0a3732f31",
+        "9a0117a17709a16ea57265616479a16d99a16da373696d0a14a46e6f6e65a166"
+        "91a6726573756d6504c400a0a3732f31",
     ),
     "gateway_beat": (wire.GatewayBeat("g"), "940118a167c2"),
     "ended": (wire.Ended(7), "93011907"),
@@ -58,8 +60,8 @@ GOLDEN: dict[str, tuple[wire.Frame, str]] = {
     "cancel_answer": (wire.CancelAnswer("g", True), "94011fa167c3"),
     "request": (
         wire.Request("R", 0, "g", "n", "m", "hi", None, None, wire.Sampling(max_tokens=3)),
-        "dc00140128a15200a167a16ea16da26869c0c09d03c0c0c0c090c0cb0000000000000000cb"
-        "0000000000000000cb3ff0000000000000c0c2010290a090a0a0c0a000",
+        "dc00190128a15200a167a16ea16da26869c0c09d03c0c0c0c090c0cb0000000000000000cb"
+        "0000000000000000cb3ff0000000000000c0c2010290a090a0a0c0a000c090000000",
     ),
 }
 """What crosses the wire today. A change here breaks clusters that run two versions at once."""

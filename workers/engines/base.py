@@ -17,7 +17,7 @@ from shared.wire import Message, ModelCard, Sampling, Structured, TokenLogprobs
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request as the engine sees it. Exactly one of prompt, messages, token_ids is set.
+    """One request as the engine sees it. Exactly one of prompt, messages, token_ids, call is set.
 
     Attributes:
         id: The exec that runs it; unique in this worker.
@@ -32,6 +32,13 @@ class Job:
         structured: What the answer is restricted to, or None.
         adapter: The LoRA adapter, or "".
         traceparent: W3C trace context of the request, or "".
+        call: A function's serialized request message.
+        request_id: The client's name for the request.
+        metadata: Of the client's call.
+        after_items: Items of a function that another worker has delivered already; it starts anew
+            and emits only what comes after.
+        remaining: Says how many seconds are left until the deadline, or None where there is none,
+            or it is not known yet.
     """
 
     id: int
@@ -44,6 +51,11 @@ class Job:
     structured: Structured | None = None
     adapter: str = ""
     traceparent: str = ""
+    call: bytes | None = None
+    request_id: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    after_items: int = 0
+    remaining: Callable[[], float | None] | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +79,7 @@ class Output:
         cached_tokens: Prompt tokens taken from a prefix cache, on the job's first output.
         completion_tokens: Tokens of the finished choice, the delivered ones included, and those
             of a matched stop string; set together with `finish`.
+        items: What a function gave: serialized response messages.
     """
 
     job: int
@@ -80,6 +93,7 @@ class Output:
     prompt_ids: Sequence[int] | None = None
     cached_tokens: int = 0
     completion_tokens: int = 0
+    items: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +129,9 @@ class Engine(ABC):
     card: ModelCard
     """What is served; valid after `start`."""
 
+    on_room: Callable[[], None] = staticmethod(lambda: None)
+    """Called, on the event loop, when `room` may have grown; set by the worker."""
+
     @abstractmethod
     async def start(self, sink: Sink, died: Callable[[MillstreamError], None]) -> None:
         """Load the model and begin to step.
@@ -138,6 +155,13 @@ class Engine(ABC):
     @abstractmethod
     def observe(self) -> Observation:
         """Say how it stands."""
+
+    def room(self) -> int | None:
+        """How many more jobs could start now; None leaves that to adaptive admission."""
+        return None
+
+    def window(self, job_id: int, is_open: bool) -> None:  # noqa: B027  # Few have a use for it.
+        """A function's reader is behind, or has caught up: it yields while the window is open."""
 
     @abstractmethod
     async def close(self) -> None:
