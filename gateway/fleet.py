@@ -181,15 +181,19 @@ class Fleet:
         if nonce == self._nonce:
             self._echo_heard = now
 
-    def disconnected(self, worker_id: str, connection: str, now: float) -> Verdict | None:
-        """The server says that a worker's connection is gone; one it left long ago is no news."""
-        worker = self.workers.get(worker_id)
-        if worker is None or worker.lost is not None:
-            return None
-        if worker.connection and connection and worker.connection != connection:
-            return None
-        worker.lost, worker.lost_cause = now, "disconnect"
-        return Verdict(worker_id, "disconnect")
+    def disconnected(self, name: str, connection: str, now: float) -> Iterator[Verdict]:
+        """The server says that a connection is gone; one that was left long ago is no news.
+
+        Args:
+            name: The connection's: the id of its only worker.
+            connection: As workers announce it, those of one process the same; "" where unknown.
+            now: The time.
+        """
+        for worker in self.workers.values():
+            known = worker.connection if connection else ""
+            if worker.lost is None and (known == connection if known else worker.id == name):
+                worker.lost, worker.lost_cause = now, "disconnect"
+                yield Verdict(worker.id, "disconnect")
 
     def connected(self, now: float) -> None:
         """This gateway was away: no verdicts for a while, and silence counts from now."""
@@ -279,10 +283,10 @@ class Fleet:
         return worker is None or worker.lost is not None
 
     def models(self) -> dict[str, list[Worker]]:
-        """The workers of each served name, lost ones left out."""
+        """The workers of each served name; of the lost ones those that failed, while remembered."""
         found: dict[str, list[Worker]] = {}
         for worker in self.workers.values():
-            if worker.lost is None and worker.model:
+            if worker.model and (worker.lost is None or worker.state == "failed"):
                 found.setdefault(worker.model, []).append(worker)
         return found
 

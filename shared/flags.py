@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from shared.settings import Settings, load_or_exit
 
 _REPEATABLE = {"engine_args": "engine_arg"}
+_POSITIONAL = {"app"}
 
 
 def parse(
@@ -25,14 +26,21 @@ def parse(
         allow_abbrev=False,
     )
     for name, field in cls.model_fields.items():
-        repeatable = name in _REPEATABLE
-        parser.add_argument(
-            "--" + _REPEATABLE.get(name, name).replace("_", "-"),
-            dest=name,
-            metavar="KEY=VALUE" if repeatable else name.rsplit("_", 1)[-1].upper(),
-            action="append" if repeatable else "store",
-            help=_help(field),
-        )
+        if name in _POSITIONAL:
+            parser.add_argument(name, nargs="?", metavar=name.upper(), help=_help(field))
+            continue
+        flag = "--" + _REPEATABLE.get(name, name).replace("_", "-")
+        if name in _REPEATABLE:
+            parser.add_argument(
+                flag, dest=name, metavar="KEY=VALUE", action="append", help=_help(field)
+            )
+        elif field.annotation is bool:
+            parser.add_argument(
+                flag, dest=name, action=argparse.BooleanOptionalAction, help=_help(field)
+            )
+        else:
+            metavar = name.rsplit("_", 1)[-1].upper()
+            parser.add_argument(flag, dest=name, metavar=metavar, help=_help(field))
     return load_or_exit(cls, vars(parser.parse_args(argv)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 
 from nats.js import JetStreamContext
@@ -21,7 +22,11 @@ from shared.bus import Bus
 _DUPLICATE_WINDOW = 120.0
 _MAX_WAITING_PULLS = 10_000
 _UNLIMITED = -1
+_EXISTS = 10148
 DEFAULT_QUEUE = 1000
+SIGNATURE = "millstream-signature"
+FORGET_FUNCTION = 60.0
+"""Seconds after which a name and version that nobody serves is free for another signature."""
 
 
 class StreamConfigError(Exception):
@@ -126,11 +131,16 @@ def _differences(existing: StreamConfig, wanted: StreamConfig) -> list[str]:
     return found
 
 
-def consumer_config(model: str, urgency: int) -> ConsumerConfig:
+def consumer_config(model: str, urgency: int, signature: str = "") -> ConsumerConfig:
     """The durable consumer of one model and class.
 
     A worker that hangs keeps its standing pulls until the server calls its connection stale, and
     swallows what they deliver: a resume must be offered again sooner than other work.
+
+    Args:
+        model: The served name.
+        urgency: The class.
+        signature: A function's fingerprint: while anybody serves the name, all do with this one.
     """
     return ConsumerConfig(
         durable_name=subjects.consumer(model, urgency),
@@ -140,20 +150,33 @@ def consumer_config(model: str, urgency: int) -> ConsumerConfig:
         max_deliver=_UNLIMITED,
         max_ack_pending=_UNLIMITED,
         max_waiting=_MAX_WAITING_PULLS,
+        metadata={SIGNATURE: signature} if signature else None,
+        inactive_threshold=FORGET_FUNCTION if signature else None,
     )
 
 
-async def ensure_consumers(bus: Bus, model: str) -> None:
+async def ensure_consumers(
+    bus: Bus, model: str, signature: str = "", *, replace: bool = False
+) -> None:
     """Create the consumers of every class of a model, or leave them as they are.
 
+    Args:
+        bus: The connection.
+        model: The served name.
+        signature: A function's fingerprint.
+        replace: Take the name over from workers that serve it with another signature.
+
     Raises:
-        StreamConfigError: One exists with a configuration that cannot be changed.
+        StreamConfigError: One exists with a configuration that cannot be changed, or is that of
+            a function with another signature.
         nats.errors.Error: JetStream is away, or not ready yet.
         TimeoutError: It did not answer.
     """
     jetstream = bus.client.jetstream(timeout=5)
     for urgency in range(len(subjects.CLASSES)):
-        config = consumer_config(model, urgency)
+        config = consumer_config(model, urgency, signature)
+        if signature and not replace and not await _first(bus, config, urgency):
+            await _check_signature(jetstream, config, model, urgency)
         try:
             await jetstream.add_consumer(subjects.stream_of(urgency), config)
         except BadRequestError as error:
@@ -161,3 +184,42 @@ async def ensure_consumers(bus: Bus, model: str) -> None:
                 f"consumer {config.durable_name} exists and cannot be changed "
                 f"({error.description}): delete it with `nats consumer rm`"
             ) from error
+
+
+async def _first(bus: Bus, config: ConsumerConfig, urgency: int) -> bool:
+    """Create a function's consumer, if there is none: the server lets one of several do it."""
+    stream = subjects.stream_of(urgency)
+    subject = f"$JS.API.CONSUMER.CREATE.{stream}.{config.durable_name}.{config.filter_subject}"
+    body = {"stream_name": stream, "config": config.as_dict(), "action": "create"}
+    reply = await bus.client.request(subject, json.dumps(body).encode(), timeout=5)
+    error = json.loads(reply.data).get("error")
+    if error is None:
+        return True
+    if error.get("err_code") == _EXISTS:
+        return False
+    raise StreamConfigError(
+        f"consumer {config.durable_name} cannot be created ({error.get('description')})"
+    )
+
+
+async def _check_signature(
+    jetstream: JetStreamContext, config: ConsumerConfig, model: str, urgency: int
+) -> None:
+    """Compare with the signature of who came first.
+
+    Raises:
+        StreamConfigError: It is another.
+    """
+    assert config.durable_name is not None
+    try:
+        found = await jetstream.consumer_info(subjects.stream_of(urgency), config.durable_name)
+    except NotFoundError:
+        return
+    theirs = (found.config.metadata or {}).get(SIGNATURE, "")
+    ours = (config.metadata or {}).get(SIGNATURE, "")
+    if theirs != ours:
+        raise StreamConfigError(
+            f"{model} is served already, with another signature ({theirs or 'none'}, this one is "
+            f"{ours}): give yours another version, or stop the workers of the other and wait "
+            f"{FORGET_FUNCTION:.0f} s"
+        )

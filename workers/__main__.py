@@ -17,10 +17,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m workers") -> 
         prog=prog,
         description="A worker: loads a model and pulls requests from NATS.",
     )
+    if settings.reload:
+        from workers.reload import run_reloading
+
+        return run_reloading(sys.argv[1:] if argv is None else argv)
     telemetry.configure(
         settings.log_level, settings.log_format, service="worker", name=settings.name
     )
-    from workers.runner import run  # After the settings: a typo should not wait for imports.
+    from workers.host import run  # After the settings: a typo should not wait for imports.
 
     return run(settings)
 

@@ -48,6 +48,8 @@ class Intake:
         free: Says how many requests could start now.
         take: Gets each message.
         floor: See `Pulls`.
+        signature: A function's fingerprint, or "".
+        replace: See `ensure_consumers`.
 
     Attributes:
         surplus: Messages given back because no slot was free when they came.
@@ -55,10 +57,20 @@ class Intake:
     """
 
     def __init__(
-        self, bus: Bus, model: str, free: Callable[[], int], take: Take, *, floor: float = 0.05
+        self,
+        bus: Bus,
+        model: str,
+        free: Callable[[], int],
+        take: Take,
+        *,
+        floor: float = 0.05,
+        signature: str = "",
+        replace: bool = False,
     ) -> None:
         self._bus = bus
         self._model = model
+        self._signature = signature
+        self._replace = replace
         self._free = free
         self._take = take
         self._stopped = False
@@ -169,7 +181,9 @@ class Intake:
         while True:
             try:
                 await ensure_streams(self._bus)
-                await ensure_consumers(self._bus, self._model)
+                await ensure_consumers(
+                    self._bus, self._model, self._signature, replace=self._replace
+                )
             except (TimeoutError, NatsError, OSError) as error:
                 log.warning("queues_not_ready", error=repr(error))
                 await asyncio.sleep(0.25)

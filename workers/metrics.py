@@ -7,9 +7,10 @@ of its own; it copies what could change under it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any, Protocol
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -49,13 +50,11 @@ class StepTimes:
             self._counts[bisect_left(STEP_BOUNDS, seconds)] += steps
             self._sum += seconds * steps
 
-    def family(self) -> HistogramMetricFamily:
-        """As Prometheus wants it."""
+    def add_to(self, family: HistogramMetricFamily, model: str) -> None:
+        """Add it to a family, as Prometheus wants it."""
         bounds = [*map(str, STEP_BOUNDS), "+Inf"]
         buckets = list(zip(bounds, accumulate(list(self._counts)), strict=True))
-        return HistogramMetricFamily(
-            "millstream_worker_step_seconds", "Time of an engine step", buckets, self._sum
-        )
+        family.add_metric([model], buckets, self._sum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,53 +80,85 @@ class Snapshot:
     state: str
 
 
-class WorkerMetrics(Collector):
-    """Reads the state when asked.
+class Measured(Protocol):
+    """A model on a worker.
 
-    Args:
+    Attributes:
         info: What does not change: worker, model, engine, dtype.
-        read: Says how the worker stands; called in another thread.
         steps: Step times.
     """
 
-    def __init__(
-        self, info: Mapping[str, str], read: Callable[[], Snapshot], steps: StepTimes
-    ) -> None:
-        self._info = dict(info)
-        self._read = read
-        self._steps = steps
+    info: dict[str, str]
+    steps: StepTimes
+
+    def snapshot(self) -> Snapshot:
+        """How it stands; called in another thread."""
+
+
+class WorkerMetrics(Collector):
+    """Reads the state when asked; every series has the model's name as a label.
+
+    Args:
+        models: All models of the process.
+    """
+
+    def __init__(self, models: Sequence[Measured]) -> None:
+        self._models = models
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, as they are now."""
-        now = self._read()
         prefix = "millstream_worker"
-        yield InfoMetricFamily(prefix, "What this worker is", self._info)
-        yield _labelled(f"{prefix}_state", "1 for the state it is in", "state", {now.state: 1})
-        yield GaugeMetricFamily(f"{prefix}_running", "Requests in flight", now.running)
-        yield _labelled(
-            f"{prefix}_limit", "Requests it would run at once, and what holds it there", "reason",
-            {now.reason: now.limit},
-        )  # fmt: skip
-        yield GaugeMetricFamily(
-            f"{prefix}_engine_running", "Requests in the engine's batch", now.seen.running
-        )
-        yield GaugeMetricFamily(
-            f"{prefix}_engine_waiting", "Requests in the engine's own queue", now.seen.waiting
-        )
-        yield GaugeMetricFamily(
-            f"{prefix}_kv_used_ratio", "Share of the KV cache in use", now.seen.kv_used
-        )
-        yield CounterMetricFamily(f"{prefix}_steps", "Engine steps", now.seen.steps)
-        yield CounterMetricFamily(f"{prefix}_tokens", "Tokens published", now.tokens)
-        yield self._steps.family()
-        events = CounterMetricFamily(f"{prefix}_events", "What happened", labels=["event"])
-        for name, count in sorted(dict(now.events).items()):
-            events.add_metric([name], count)
-        yield events
+        families = _families(prefix)
+        for model in self._models:
+            _fill(families, prefix, model.info, model.snapshot())
+            model.steps.add_to(families[f"{prefix}_step_seconds"], model.info["model"])
+        yield from families.values()
 
 
-def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for value, number in values.items():
-        family.add_metric([value], number)
-    return family
+def _families(prefix: str) -> dict[str, Any]:
+    labels = ["model"]
+    families = (
+        InfoMetricFamily(prefix, "What this worker is"),
+        GaugeMetricFamily(
+            f"{prefix}_state", "1 for the state it is in", labels=[*labels, "state"]
+        ),
+        GaugeMetricFamily(f"{prefix}_running", "Requests in flight", labels=labels),
+        GaugeMetricFamily(
+            f"{prefix}_limit", "Requests it would run at once, and what holds it there",
+            labels=[*labels, "reason"],
+        ),
+        GaugeMetricFamily(
+            f"{prefix}_engine_running", "Requests in the engine's batch", labels=labels
+        ),
+        GaugeMetricFamily(
+            f"{prefix}_engine_waiting", "Requests in the engine's own queue", labels=labels
+        ),
+        GaugeMetricFamily(
+            f"{prefix}_kv_used_ratio", "Share of the KV cache in use", labels=labels
+        ),
+        CounterMetricFamily(f"{prefix}_steps", "Engine steps", labels=labels),
+        CounterMetricFamily(f"{prefix}_tokens", "Tokens published", labels=labels),
+        HistogramMetricFamily(
+            f"{prefix}_step_seconds", "Time of an engine step", labels=labels
+        ),
+        CounterMetricFamily(f"{prefix}_events", "What happened", labels=[*labels, "event"]),
+    )  # fmt: skip
+    return {family.name: family for family in families}
+
+
+def _fill(families: Mapping[str, Any], prefix: str, info: Mapping[str, str], now: Snapshot) -> None:
+    model = info["model"]
+    families[prefix].add_metric([], dict(info))
+    families[f"{prefix}_state"].add_metric([model, now.state], 1)
+    families[f"{prefix}_limit"].add_metric([model, now.reason], now.limit)
+    for name, value in (
+        ("running", now.running),
+        ("engine_running", now.seen.running),
+        ("engine_waiting", now.seen.waiting),
+        ("kv_used_ratio", now.seen.kv_used),
+        ("steps", now.seen.steps),
+        ("tokens", now.tokens),
+    ):
+        families[f"{prefix}_{name}"].add_metric([model], value)
+    for name, count in sorted(dict(now.events).items()):
+        families[f"{prefix}_events"].add_metric([model, name], count)

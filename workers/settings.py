@@ -35,6 +35,17 @@ class WorkerSettings(ProcessSettings):
         pattern=NAME_PATTERN,
         description="outlives a restart; unique; by default the host's",
     )
+    app: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="MODULE:ATTRIBUTE of an App: serve its functions instead of a model",
+    )
+    reload: bool = Field(
+        False, description="start anew when a Python file below this folder changes (development)"
+    )
+    replace_signature: bool = Field(
+        False, description="take a function's name over from workers with another signature"
+    )
     engine: EngineName = Field("torch", description="sim, torch or vllm")
     model: str | None = Field(
         None,

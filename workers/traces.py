@@ -60,6 +60,7 @@ class TracedEngine(Engine):
     async def start(self, sink: Sink, died: Callable[[MillstreamError], None]) -> None:
         """Load the model and begin to step."""
         self._sink = sink
+        self._engine.on_room = self.on_room
         await self._engine.start(self._outputs, died)
         self.card = self._engine.card
 
@@ -84,6 +85,14 @@ class TracedEngine(Engine):
         """Say how it stands."""
         return self._engine.observe()
 
+    def room(self) -> int | None:
+        """How many more jobs could start now."""
+        return self._engine.room()
+
+    def window(self, job_id: int, is_open: bool) -> None:
+        """A function's reader is behind, or has caught up."""
+        self._engine.window(job_id, is_open)
+
     async def close(self) -> None:
         """Stop stepping and end what is open."""
         await self._engine.close()
@@ -95,8 +104,8 @@ class TracedEngine(Engine):
             known = self._open.get(output.job)
             if known is None:
                 continue
-            if output.token_ids:
-                known.tokens += len(output.token_ids)
+            if output.token_ids or output.items:
+                known.tokens += len(output.token_ids) + len(output.items)
                 if known.first is None:
                     known.first = time.monotonic()
             if output.error is not None:

@@ -63,7 +63,7 @@ PUBLISH = {
     "$JS.API.CONSUMER.CREATE.MS_REQ.m_standard.ms.req.m.standard": "worker",
     "$JS.API.CONSUMER.DURABLE.CREATE.MS_REQ.m_standard": "worker",
     "$JS.API.CONSUMER.DELETE.MS_REQ.m_standard": "",
-    "$JS.API.CONSUMER.INFO.MS_REQ.m_standard": "",
+    "$JS.API.CONSUMER.INFO.MS_REQ.m_standard": "worker",
     "$JS.API.CONSUMER.PAUSE.MS_REQ.m_standard": "",
     "$JS.API.CONSUMER.MSG.NEXT.OTHER.c": "",
     "$JS.API.STREAM.CREATE.OTHER": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -81,3 +82,22 @@ async def test_what_cannot_is_refused_by_name(bus: Bus) -> None:
     )
     with pytest.raises(StreamConfigError, match=r"MS_REQ.*storage.*nats stream rm MS_REQ"):
         await ensure_streams(bus, 7)
+
+
+async def test_one_signature_at_a_time_under_a_functions_name(bus: Bus) -> None:
+    await ensure_streams(bus)
+    await ensure_consumers(bus, "f@1", "one")
+    await ensure_consumers(bus, "f@1", "one")
+    with pytest.raises(StreamConfigError, match="another signature"):
+        await ensure_consumers(bus, "f@1", "two")
+    await ensure_consumers(bus, "f@2", "two")
+    await ensure_consumers(bus, "f@1", "two", replace=True)
+    await ensure_consumers(bus, "f@1", "two")
+
+
+async def test_of_two_signatures_at_once_one_wins(bus: Bus) -> None:
+    await ensure_streams(bus)
+    outcomes = await asyncio.gather(
+        *(ensure_consumers(bus, "f@1", name) for name in ("one", "two")), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes].count(StreamConfigError) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -34,6 +35,16 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return name, frozenset(labels.items())
 
 
+@dataclass
+class Measured:
+    info: dict[str, str]
+    steps: worker_metrics.StepTimes
+    taken: worker_metrics.Snapshot
+
+    def snapshot(self) -> worker_metrics.Snapshot:
+        return self.taken
+
+
 def test_a_workers_metrics() -> None:
     steps = worker_metrics.StepTimes()
     for look in range(6):
@@ -44,21 +55,21 @@ def test_a_workers_metrics() -> None:
         Observation(11, 3, 1, 0.25), 4, 8, "latency", 99, {"cancelled": 2}, "ready"
     )
     info = {"worker": "w-1", "model": "tiny", "engine": "sim"}
-    port = start_metrics_server(
-        0, worker_metrics.WorkerMetrics(info, lambda: snapshot, steps), host="127.0.0.1"
-    )
+    models = [Measured(info, steps, snapshot)]
+    port = start_metrics_server(0, worker_metrics.WorkerMetrics(models), host="127.0.0.1")
     found = scrape(port)
     prefix = "millstream_worker"
     assert found[key(f"{prefix}_info", **info)] == 1
-    assert found[key(f"{prefix}_limit", reason="latency")] == 8
-    assert found[key(f"{prefix}_running")] == 4
-    assert found[key(f"{prefix}_engine_waiting")] == 1
-    assert found[key(f"{prefix}_kv_used_ratio")] == 0.25
-    assert found[key(f"{prefix}_tokens_total")] == 99
-    assert found[key(f"{prefix}_events_total", event="cancelled")] == 2
-    assert found[key(f"{prefix}_step_seconds_bucket", le="0.01")] == 0
-    assert found[key(f"{prefix}_step_seconds_bucket", le="0.02")] == 10
-    assert found[key(f"{prefix}_step_seconds_count")] == 10
+    tiny = {"model": "tiny"}
+    assert found[key(f"{prefix}_limit", **tiny, reason="latency")] == 8
+    assert found[key(f"{prefix}_running", **tiny)] == 4
+    assert found[key(f"{prefix}_engine_waiting", **tiny)] == 1
+    assert found[key(f"{prefix}_kv_used_ratio", **tiny)] == 0.25
+    assert found[key(f"{prefix}_tokens_total", **tiny)] == 99
+    assert found[key(f"{prefix}_events_total", **tiny, event="cancelled")] == 2
+    assert found[key(f"{prefix}_step_seconds_bucket", **tiny, le="0.01")] == 0
+    assert found[key(f"{prefix}_step_seconds_bucket", **tiny, le="0.02")] == 10
+    assert found[key(f"{prefix}_step_seconds_count", **tiny)] == 10
 
 
 class NoIo:

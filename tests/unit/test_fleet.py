@@ -164,10 +164,11 @@ def test_the_end_of_an_old_connection_is_no_news() -> None:
     case = Case("a")
     announce = wire.Announce("a", 0, "a", "ready", "m", CARD, "", "server/2")
     case.fleet.announce(announce, case.now)
-    assert case.fleet.disconnected("a", "server/1", case.now) is None
-    assert case.fleet.disconnected("a", "server/2", case.now) == Verdict("a", "disconnect")
-    assert case.fleet.disconnected("a", "server/2", case.now) is None
-    assert case.fleet.disconnected("nobody", "server/2", case.now) is None
+    assert not list(case.fleet.disconnected("a", "server/1", case.now))
+    verdicts = list(case.fleet.disconnected("a", "server/2", case.now))
+    assert verdicts == [Verdict("a", "disconnect")]
+    assert not list(case.fleet.disconnected("a", "server/2", case.now))
+    assert not list(case.fleet.disconnected("nobody", "server/2", case.now))
     case.run(0.2)
     assert not case.fleet.lost("a"), "a blip and a death look the same; it beats"
 

@@ -34,6 +34,22 @@ _INSTEAD: Mapping[str, str] = {
 }
 
 
+def load_engines(settings: WorkerSettings) -> list[tuple[str, Engine]]:
+    """Build what the settings name: an engine for a model, or one for each function of an app.
+
+    Returns:
+        Engines by the names they are served under.
+
+    Raises:
+        ModelLoadError: See `load_engine`; or the app is none.
+    """
+    if settings.app is None:
+        return [(served_name(settings), load_engine(settings))]
+    from workers.app.engines import app_engines
+
+    return app_engines(settings.app)
+
+
 def load_engine(settings: WorkerSettings) -> Engine:
     """Build the engine that the settings name; it loads its model in `start`.
 
@@ -44,10 +60,10 @@ def load_engine(settings: WorkerSettings) -> Engine:
     if settings.engine == "sim":
         from workers.engines.sim import SimEngine, SimOptions
 
-        return SimEngine(settings.served_name or "sim", SimOptions.parse(args))
+        return SimEngine(served_name(settings), SimOptions.parse(args))
     _prepare_hub(settings)
     model = settings.model or str(bundled.PATH)
-    name = settings.served_name or (bundled.NAME if settings.model is None else settings.model)
+    name = served_name(settings)
     try:
         if settings.engine == "torch":
             from workers.engines.torch import TorchEngine
@@ -62,6 +78,12 @@ def load_engine(settings: WorkerSettings) -> Engine:
             f"the {engine} engine needs the extra `{engine}` ({error}): "
             f"pip install 'millstream[{engine}]'"
         ) from error
+
+
+def served_name(settings: WorkerSettings) -> str:
+    """What requests call the model, known before it is loaded."""
+    given = settings.served_name or (None if settings.engine == "sim" else settings.model)
+    return given or ("sim" if settings.engine == "sim" else bundled.NAME)
 
 
 def _arguments(settings: WorkerSettings) -> dict[str, str]:
