@@ -1,6 +1,6 @@
 """Millstream: streaming model serving over NATS.
 
-    from millstream import Client
+    from millstream import App, Client
 
 Names are loaded when first used, so that a client never imports an engine or NATS.
 """
@@ -11,18 +11,61 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from millstream.client import Client, Delta, Finished, Generation, Started
+    from millstream.client import Client, Delta, Finished, Function, Generation, Items, Started
     from millstream.sync import SyncClient
+    from shared.values import Media
+    from workers.app.app import App
+    from workers.app.context import Context
+    from workers.app.dependencies import Depends
+    from workers.app.failures import AppError
+    from workers.app.markers import Number, Tensor, TorchTensor
+    from workers.app.media import Audio, Image, Video
+    from workers.app.middleware import Middleware
 
-__all__ = ["Client", "Delta", "Finished", "Generation", "Started", "SyncClient"]
+__all__ = [
+    "App",
+    "AppError",
+    "Audio",
+    "Client",
+    "Context",
+    "Delta",
+    "Depends",
+    "Finished",
+    "Function",
+    "Generation",
+    "Image",
+    "Items",
+    "Media",
+    "Middleware",
+    "Number",
+    "Started",
+    "SyncClient",
+    "Tensor",
+    "TorchTensor",
+    "Video",
+]
 
 _HOME = {
+    "App": "workers.app.app",
+    "AppError": "workers.app.failures",
+    "Audio": "workers.app.media",
     "Client": "millstream.client",
+    "Context": "workers.app.context",
     "Delta": "millstream.client",
+    "Depends": "workers.app.dependencies",
     "Finished": "millstream.client",
+    "Function": "millstream.client",
     "Generation": "millstream.client",
+    "Image": "workers.app.media",
+    "Items": "millstream.client",
+    "Media": "shared.values",
+    "Middleware": "workers.app.middleware",
+    "Number": "workers.app.markers",
     "Started": "millstream.client",
     "SyncClient": "millstream.sync",
+    "Tensor": "workers.app.markers",
+    "TorchTensor": "workers.app.markers",
+    "Video": "workers.app.media",
 }
 
 

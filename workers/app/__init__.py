@@ -1,0 +1,1 @@
+"""Served functions: decorated Python behind the same queue as language models."""

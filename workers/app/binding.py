@@ -1,0 +1,68 @@
+"""A function's messages on one side, its arguments and results on the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.typed import RESULT, Typed
+from workers.app.decoding import Dimensions, fields_decoder
+from workers.app.encoding import field_encoder
+from workers.app.failures import ContractError
+from workers.app.scalars import Wrong
+from workers.app.signatures import ModelSpec
+
+
+class Binding:
+    """Decodes requests and encodes responses of one function.
+
+    Args:
+        model: The function.
+
+    Attributes:
+        typed: Its messages.
+    """
+
+    def __init__(self, model: ModelSpec) -> None:
+        self.typed = typed = Typed(model.signature)
+        self._decode = fields_decoder(model.reading.slots)
+        self._response = typed.response
+        self._optional = model.reading.output_optional
+        self._streaming = model.signature.streaming
+        self._encode = None
+        if model.reading.output is not None:
+            field = typed.response.DESCRIPTOR.fields_by_name[RESULT]
+            self._encode = field_encoder(model.reading.output, field)
+
+    def decode(self, call: bytes) -> tuple[dict[str, Any], Dimensions]:
+        """The arguments by name, and the lengths of the named dimensions of their tensors.
+
+        Raises:
+            InvalidRequest: It is malformed, or not as the annotations want it.
+        """
+        message = self.typed.parse(call)
+        self.typed.check(message)
+        dimensions: Dimensions = {}
+        return self._decode(message, dimensions), dimensions
+
+    def encode(self, result: Any, index: int, dimensions: Dimensions) -> bytes:
+        """A response.
+
+        Args:
+            result: What the function returned or yielded.
+            index: The item's position.
+            dimensions: Of the request: equal names are equal lengths.
+
+        Raises:
+            ContractError: It is not what the annotations promise.
+        """
+        given: dict[str, Any] = {"index": index} if self._streaming else {}
+        if self._encode is None:
+            if result is not None:
+                raise ContractError(f"the result: want None, got {type(result).__name__}")
+        elif result is not None or not self._optional:
+            try:
+                given[RESULT] = self._encode(result, dimensions.copy())
+            except Wrong as wrong:
+                raise wrong.within("the result").contract() from None
+        data: bytes = self._response(**given).SerializeToString()
+        return data
