@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,10 +26,12 @@ from gateway.reflection import ReflectionService
 from gateway.server import GrpcServer, Limits
 from gateway.service import InferenceService
 from gateway.settings import GatewaySettings
+from gateway.typed.calls import Calls
+from gateway.typed.services import TypedServices
 from millstream.v1 import inference_pb2 as pb
 from shared.bus import Bus, BusOptions
 from shared.metrics import start_metrics_server
-from shared.ready import loop_factory, say_ready
+from shared.ready import calm_collector, loop_factory, say_ready
 from shared.tls import TlsError
 from shared.tracing import configure
 
@@ -50,14 +54,20 @@ class App:
 
     Args:
         settings: The gateway's settings.
+        say: Told where it listens, once it is ready; by default the ready file is written.
 
     Attributes:
         grpc_port: Where gRPC is served, once it is.
         http: What serves HTTP, where it is on.
+        calls: Calls functions, for whatever protocol.
+        typed: The typed services of functions.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, say: Callable[[str], None] | None = None) -> None:
         self._settings = settings
+        if say is None and settings.ready_file is not None:
+            say = partial(say_ready, settings.ready_file)
+        self._say = say
         self.gateway = f"{settings.name}-{secrets.token_hex(4)}"
         self._bus = Bus(BusOptions(settings.nats, self.gateway, settings.nats_connect()))
         self.link = Link(
@@ -66,9 +76,10 @@ class App:
             max_queue=settings.max_queue,
             queue_seconds=settings.max_queue_seconds,
         )
-        self.catalog = Catalog(self.link.router.fleet)
+        self.catalog = Catalog(self.link.router.fleet, count=self.link.router.count)
         self._health = HealthService()
         self._healthy_models: set[str] = set()
+        self._forgetting: asyncio.TimerHandle | None = None
         self._draining = False
         reflection = ReflectionService()
         reflection.add_module(pb.DESCRIPTOR)
@@ -76,16 +87,20 @@ class App:
         self.access = Access(settings.api_keys)
         tracing = configure("gateway", self.gateway)
         self.door = Door(self.gateway, self.link, self.catalog, self.access, tracing)
-        inference = InferenceService(self.door, self.link, self.catalog)
-        tensors = KServeService(self.door, self.catalog, self._ready)
+        self._tensors = KServeService(self.door, self.catalog, self._ready)
         self.server = GrpcServer(
-            [inference, tensors, self._health, reflection],
+            [self._tensors, self._health, reflection],
             limits=Limits(
                 max_streams=settings.max_streams, max_message_bytes=settings.max_message_bytes
             ),
             ssl=settings.tls(),
         )
         guard(self.server, self.access)
+        self.calls = Calls(self.door, self.catalog)
+        self.typed = TypedServices(self.calls, self.server, reflection, self._health)
+        self.server.add(
+            InferenceService(self.door, self.link, self.catalog, self.calls, self.typed.service_of)
+        )
         self.http: HttpServer | None = None
         self.grpc_port = 0
         self._stopping = asyncio.Event()
@@ -110,8 +125,9 @@ class App:
             except OSError as error:
                 log.error("cannot_listen", reason=str(error))
                 return EXIT_PORT
-            if self._settings.ready_file is not None:
-                say_ready(self._settings.ready_file, "\n".join(addresses))
+            calm_collector()
+            if self._say is not None:
+                self._say("\n".join(addresses))
             await asyncio.wait((linking, stop), return_when=asyncio.FIRST_COMPLETED)
             if linking.done():
                 linking.result()  # It ends by an error only: let that be seen.
@@ -136,7 +152,9 @@ class App:
     async def _listen(self) -> list[str]:
         """Start the servers; returns where they listen, gRPC first."""
         settings = self._settings
-        self.grpc_port = await self.server.start(settings.grpc_host, settings.grpc_port)
+        self.grpc_port = await self.server.start(
+            settings.grpc_host, settings.grpc_port, reuse_port=settings.processes > 1
+        )
         addresses = [f"{settings.grpc_host}:{self.grpc_port}"]
         if settings.http_port is not None:
             # Where it is off, nothing of FastAPI is imported.
@@ -163,6 +181,7 @@ class App:
         grace = self._settings.drain_grace
         streams = self.http.open if self.http is not None else 0
         log.info("draining", open=self.server.calls_open + streams, grace=grace)
+        self._tensors.drain()
         drains = [self.server.drain(grace)]
         if self.http is not None:
             drains.append(self.http.drain(grace))
@@ -182,24 +201,42 @@ class App:
         up = self._ready()
         for name in ("", *SERVICES):
             self._health.set(name, up)
-        entries = self.catalog.refresh()
+        found = self.catalog.refresh()
+        entries = dict(self.catalog.defaults()) | found
         for name in self._healthy_models - entries.keys():
             self._health.remove(MODEL_PREFIX + name)
         for name, entry in entries.items():
             self._health.set(MODEL_PREFIX + name, up and entry.workers > 0)
         self._healthy_models = set(entries)
+        self.typed.update(self.catalog, up)
+        self._forget_later()
+
+    def _forget_later(self) -> None:
+        """Look again when a model that nobody serves any more is to be forgotten."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
+        left = self.catalog.forgets_in
+        if left is not None:
+            loop = asyncio.get_running_loop()
+            self._forgetting = loop.call_later(left + 0.01, self._update_health)
 
 
-async def _serve(settings: GatewaySettings) -> int:
+async def _serve(settings: GatewaySettings, say: Callable[[str], None] | None) -> int:
     try:
-        gateway = App(settings)
+        gateway = App(settings, say)
     except (KeyFileError, TlsError) as error:
         log.error("cannot_start", reason=str(error))
         return EXIT_ACCESS
     return await gateway.serve()
 
 
-def run(settings: GatewaySettings) -> int:
-    """Run a gateway until it is told to stop; returns the process's exit code."""
+def run(settings: GatewaySettings, say: Callable[[str], None] | None = None) -> int:
+    """Run a gateway until it is told to stop; returns the process's exit code.
+
+    Args:
+        settings: Its settings.
+        say: See `App`.
+    """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(settings))
+        return runner.run(_serve(settings, say))

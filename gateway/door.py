@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 
@@ -14,12 +15,15 @@ from gateway.metrics import Answers, Counted
 from gateway.pace import Paced
 from gateway.session import Outlet, Session, State
 from gateway.traces import Traces
+from gateway.typed.options import Options
 from millstream.v1 import inference_pb2 as pb
 from shared import wire
 from shared.bus import nats_away
 from shared.tracing import Tracing
 
+_NO_SAMPLING = wire.Sampling()
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
 class Door:
@@ -72,10 +76,10 @@ class Door:
         Raises:
             MillstreamError: What is wrong with it.
         """
-        urgency = validate.urgency(message)
+        urgency = validate.urgency(message.priority)
         name = message.request_id or request_id or secrets.token_hex(12)
         validate.check_request_id(name)
-        labels = validate.check_labels(message)
+        labels = validate.check_labels(message.labels)
         validate.check_pace(message)
         card = self._catalog.card(message.model)
         prompt, messages, token_ids = validate.prompt_of(message, card)
@@ -96,6 +100,38 @@ class Door:
             tenant=tenant,
             structured=validate.structured_of(message, card),
             adapter=message.adapter,
+        )
+
+    def accept_call(self, card: wire.ModelCard, call: bytes, options: Options) -> wire.Request:
+        """Give the call of a function its identity.
+
+        Args:
+            card: The function's.
+            call: Its request message, checked and serialized.
+            options: How it is to be run.
+
+        Raises:
+            InvalidRequest: The request id could not be a name.
+        """
+        name = options.request_id or secrets.token_hex(12)
+        validate.check_request_id(name)
+        return wire.Request(
+            id=ulid(),
+            attempt=0,
+            gateway=self._gateway,
+            request_id=name,
+            model=card.name,
+            prompt=None,
+            messages=None,
+            token_ids=None,
+            sampling=_NO_SAMPLING,
+            urgency=options.urgency,
+            fingerprint=card.fingerprint,
+            labels=options.labels,
+            traceparent=options.traceparent,
+            tenant=options.tenant,
+            call=call,
+            metadata=options.metadata,
         )
 
     def open(
@@ -147,7 +183,8 @@ class Door:
         self._link.router.close(session)
         answer = session.answer
         prompt = len(answer.begun.prompt_ids) // 4 if answer.begun is not None else 0
-        self._end(session.request.id, prompt + answer.reached)
+        tokens = prompt + answer.reached if session.request.call is None else 0
+        self._end(session.request.id, tokens)
 
     def _end(self, request_id: str, tokens: int) -> None:
         self.access.end(request_id, tokens)
@@ -156,5 +193,5 @@ class Door:
 
 def ulid() -> str:
     """A ULID: 48 bits of time, 80 bits of chance, in Crockford's base 32 (26 characters)."""
-    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return "".join([_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)])
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.symbol_database import Default
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
 from grpclib.const import Status
+from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError
 
 from shared.errors import (
@@ -15,6 +20,7 @@ from shared.errors import (
     DeadlineExceeded,
     DuplicateRequest,
     Forbidden,
+    FunctionError,
     InternalError,
     InvalidRequest,
     MillstreamError,
@@ -28,6 +34,9 @@ from shared.errors import (
 DOMAIN = "millstream"
 LONGEST_MESSAGE = 2000
 """Characters; a status travels in headers, which clients bound at 8 KiB."""
+
+MOST_DETAILS = 5000
+"""Bytes of a function's own details, for the same reason; what is beyond is left out."""
 
 _BY_STATUS: dict[Status, type[MillstreamError]] = {
     Status.CANCELLED: Cancelled,
@@ -45,16 +54,39 @@ _BY_STATUS: dict[Status, type[MillstreamError]] = {
 }
 
 
+class DetailsCodec(ProtoStatusDetailsCodec):
+    """grpclib's, but for details that are an `Any` already: those are not wrapped in another."""
+
+    def encode(self, status: Status, message: str | None, details: Any) -> bytes:
+        """Serialize a status with its details."""
+        told = RpcStatus(code=status.value, message=message)
+        for detail in details or ():
+            if isinstance(detail, AnyMessage):
+                told.details.append(detail)
+            else:
+                told.details.add().Pack(detail)
+        return bytes(told.SerializeToString())
+
+
 def to_grpc(error: MillstreamError) -> GRPCError:
-    """Build the status that a client gets for the error."""
+    """Build the status that a client gets for the error; what a function raised keeps its own."""
     message = error.message
     if len(message) > LONGEST_MESSAGE:
         message = message[: LONGEST_MESSAGE - 3] + "..."
-    return GRPCError(Status(error.grpc_status), message, list(_details(error, message)))
+    own = _own_details(error) if isinstance(error, FunctionError) else []
+    given = {type(detail) for detail in own}
+    ours = [detail for detail in _details(error, message) if type(detail) not in given]
+    if ErrorInfo in given:  # Theirs stays, and ours says what kind of error it is.
+        ours.append(ErrorInfo(reason=error.kind, domain=DOMAIN))
+    return GRPCError(_status(error.grpc_status), message, [*own, *ours])
 
 
 def from_grpc(error: GRPCError) -> MillstreamError:
-    """Rebuild the error from a status: by its ErrorInfo, or else by the status alone."""
+    """Rebuild the error from a status: by its ErrorInfo, or else by the status alone.
+
+    What a function raised comes back as FunctionError, with its code and the details that are
+    known here.
+    """
     kind, field, retry_after = "", "", None
     details: Sequence[Any] = error.details or ()
     for detail in details:
@@ -65,6 +97,18 @@ def from_grpc(error: GRPCError) -> MillstreamError:
         elif isinstance(detail, RetryInfo):
             retry_after = detail.retry_delay.ToTimedelta().total_seconds()
     message = error.message or error.status.name
+    if kind == FunctionError.__name__:
+        status = RpcStatus(code=error.status.value, message=message)
+        for detail in details:
+            if isinstance(detail, Message) and not _is_ours(detail):
+                status.details.add().Pack(detail)
+        return FunctionError(
+            message,
+            status=status.SerializeToString(),
+            code=error.status.value,
+            field=field,
+            retry_after=retry_after,
+        )
     if kind:
         return MillstreamError.from_wire(kind, message, field, retry_after)
     cls = _BY_STATUS.get(error.status, InternalError)
@@ -73,7 +117,7 @@ def from_grpc(error: GRPCError) -> MillstreamError:
 
 def _details(error: MillstreamError, message: str) -> Iterator[Any]:
     yield ErrorInfo(reason=error.kind, domain=DOMAIN)
-    if isinstance(error, InvalidRequest) and error.field:
+    if isinstance(error, InvalidRequest | FunctionError) and error.field:
         violation = BadRequest.FieldViolation(field=error.field, description=message)
         yield BadRequest(field_violations=[violation])
     if isinstance(error, Overloaded):
@@ -84,3 +128,37 @@ def _details(error: MillstreamError, message: str) -> Iterator[Any]:
         delay = Duration()
         delay.FromNanoseconds(round(error.retry_after * 1e9))
         yield RetryInfo(retry_delay=delay)
+
+
+def _own_details(error: FunctionError) -> list[Any]:
+    """What a function put into its status, as messages where their types are known here."""
+    try:
+        status = RpcStatus.FromString(error.status)
+    except DecodeError:
+        return []
+    own: list[Any] = []
+    size = 0
+    for packed in status.details:
+        size += packed.ByteSize()
+        if size > MOST_DETAILS:
+            break
+        own.append(_unpacked(packed))
+    return own
+
+
+def _unpacked(packed: AnyMessage) -> Any:
+    try:
+        detail = Default().GetSymbol(packed.TypeName())()
+        packed.Unpack(detail)
+    except (KeyError, DecodeError):
+        return packed
+    return detail
+
+
+def _is_ours(detail: Message) -> bool:
+    return isinstance(detail, ErrorInfo) and detail.domain == DOMAIN
+
+
+def _status(code: int) -> Status:
+    """A function's code comes over the network."""
+    return Status(code) if 0 < code <= Status.UNAUTHENTICATED.value else Status.UNKNOWN

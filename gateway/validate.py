@@ -40,16 +40,16 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 )
 
 
-def urgency(request: pb.GenerateRequest) -> int:
-    """The class a request queues in.
+def urgency(priority: int) -> int:
+    """The class a request of a `Priority` queues in.
 
     Raises:
         InvalidRequest: A priority that is not known.
     """
-    found = URGENCY.get(request.priority)
+    found = URGENCY.get(priority)
     if found is None:
         raise InvalidRequest(
-            f"priority {request.priority} is not known: want INTERACTIVE, STANDARD or BATCH",
+            f"priority {priority} is not known: want INTERACTIVE, STANDARD or BATCH",
             field="priority",
         )
     return found
@@ -68,13 +68,13 @@ def check_request_id(value: str) -> None:
         )
 
 
-def check_labels(request: pb.GenerateRequest) -> tuple[tuple[str, str], ...]:
+def check_labels(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The labels, within bounds.
 
     Raises:
         InvalidRequest: Too many, or one too long.
     """
-    labels = tuple(sorted(request.labels.items()))
+    labels = tuple(sorted(given.items()))
     if len(labels) > MOST_LABELS:
         raise InvalidRequest(f"{len(labels)} labels: at most {MOST_LABELS}", field="labels")
     for key, value in labels:

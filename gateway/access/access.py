@@ -66,6 +66,13 @@ class Access:
             raise Unauthenticated("the API key is not known, was revoked or has expired")
         return key.tenant
 
+    def visible(self, tenant: str, model: str) -> bool:
+        """Whether an admitted tenant may know of a model: of those it may use, and no other."""
+        if self._path is None:
+            return True
+        limits = self._book.tenants.get(tenant)
+        return limits is not None and limits.allows(model)
+
     def begin(self, request: wire.Request) -> None:
         """Let a request of an admitted tenant in; `end` gives it back.
 
@@ -80,6 +87,8 @@ class Access:
         tenant = self._tenant(request.tenant, now)
         sampling = request.sampling
         most = None if sampling.max_tokens is None else sampling.max_tokens * sampling.n
+        if request.call is not None:
+            most = 0  # Functions take no tokens.
         lease = tenant.begin(request.model, request.urgency, most, now)
         self._leases[request.id] = (tenant, lease)
 

@@ -32,7 +32,7 @@ class Limits:
         tokens_per_second: Rate of tokens, prompts and answers together.
         token_burst: How many may be used at once; by default those of ten seconds.
         streams: Requests at a time.
-        models: The names it may use; empty is all.
+        models: The names it may use; empty is all. A function's name alone is all its versions.
         priorities: The priorities it may ask for.
     """
 
@@ -43,6 +43,10 @@ class Limits:
     streams: int | None = None
     models: tuple[str, ...] = ()
     priorities: tuple[Priority, ...] = PRIORITIES
+
+    def allows(self, model: str) -> bool:
+        """Whether a served name may be used."""
+        return not self.models or model in self.models or model.partition("@")[0] in self.models
 
     def requests(self, now: float) -> Bucket:
         """A full bucket of requests."""
@@ -111,7 +115,7 @@ class Tenant:
             Overloaded: A limit is reached; nothing was counted.
         """
         limits = self.limits
-        if limits.models and model not in limits.models:
+        if not limits.allows(model):
             raise Forbidden(f"tenant {self.name!r} may not use model {model!r}", field="model")
         priority = PRIORITIES[urgency - 1]
         if priority not in limits.priorities:

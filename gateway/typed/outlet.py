@@ -1,0 +1,232 @@
+"""From the session of a function's call to its client: whole items, within the window.
+
+What an exec may be ahead of its client is `wire.WINDOW` bytes and one item. An item is *taken* when
+it is in the client's transport, and it is these outlets that say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gateway.outlet import Buffered, Flusher, Writer
+from gateway.ports import Summary
+from shared import wire
+from shared.errors import InternalError, MillstreamError
+
+SLICE = 2**16
+"""Bytes that are written, at most, before they are reported as taken; or one item."""
+MOST_UNTAKEN = 2 * wire.WINDOW
+"""Bytes that no worker which keeps to its window is ever ahead."""
+
+Convert = Callable[[int, bytes], bytes]
+"""An item of a position as the message that the client gets."""
+
+
+def _untold(_taken: int) -> None:
+    """Nobody wants to know."""
+
+
+def _nobody_to_tell(_error: MillstreamError) -> None:
+    """Nobody waits any more."""
+
+
+class ItemsOnly:
+    """The part of an outlet that one for functions never needs."""
+
+    __slots__ = ()
+
+    def started(self, worker: str) -> None:
+        """A worker took the call."""
+
+    def delta(
+        self,
+        index: int,
+        ids: Sequence[int],
+        text: str,
+        choice: int,
+        attempt: int,
+        logprobs: Any,
+        ends: Sequence[int] | None = None,
+    ) -> None:
+        """Only the outlet of a generation gets tokens."""
+        raise TypeError(f"{type(self).__name__} got tokens from {index} on: it is for functions")
+
+
+class CallOutlet(ItemsOnly, Buffered):
+    """The client of one streaming call over gRPC (a `ports.Outlet`).
+
+    Args:
+        writer: The call's response stream.
+        flusher: Shared by all clients of the gateway.
+        fail: Ends the session with an error.
+        convert: Makes messages of items; None where they are what the client gets.
+
+    Attributes:
+        taken: Told how many items the client has in all; set once the session is open.
+    """
+
+    __slots__ = ("_convert", "_sent", "taken")
+
+    def __init__(
+        self,
+        writer: Writer,
+        flusher: Flusher,
+        fail: Callable[[MillstreamError], None],
+        convert: Convert | None = None,
+    ) -> None:
+        super().__init__(writer, flusher, fail)
+        self._convert = convert
+        self._sent = 0
+        self.taken: Callable[[int], None] = _untold
+
+    def items(self, index: int, items: Sequence[bytes], attempt: int) -> None:
+        """The next items."""
+        if self._ended:
+            return
+        if self._size > MOST_UNTAKEN:
+            self._overflowed(
+                InternalError(f"the worker is {self._size} bytes ahead: it ignores its window")
+            )
+            return
+        if self._convert is not None:
+            try:
+                items = [self._convert(place, item) for place, item in enumerate(items, index)]
+            except MillstreamError as error:
+                self._overflowed(error)
+                return
+        self._unsent.extend(items)
+        self._size += _size(items)
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.soon(self)
+
+    def finished(self, summary: Summary) -> None:
+        """The last item was given."""
+        self._end()
+
+    def flush(self) -> None:
+        """Write what waits, or wake `run` where that cannot be done at once."""
+        self._dirty = False
+        if self._unsent and self._writer.write(self._unsent):
+            written, self._unsent = self._unsent, []
+            self._wrote(written)
+        if self._unsent or self._ended:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Write until the session ends; the flush does what it can, this what must wait.
+
+        Raises:
+            MillstreamError: What the session failed with.
+        """
+        try:
+            while not (self._ended and not self._unsent):
+                await self._wake.wait()
+                self._wake.clear()
+                while self._unsent:
+                    batch = self._next()
+                    await self._writer.send(batch)
+                    self._wrote(batch)
+        finally:  # Both hold the session, which holds this.
+            self.taken = _untold
+            self._overflowed = _nobody_to_tell
+        if self._error is not None:
+            raise self._error
+
+    def _next(self) -> list[bytes]:
+        """Take the next items from what waits: a slice, at least one."""
+        size = count = 0
+        for item in self._unsent:
+            size += len(item)
+            if count and size > SLICE:
+                break
+            count += 1
+        batch = self._unsent[:count]
+        del self._unsent[:count]
+        return batch
+
+    def _wrote(self, items: Sequence[bytes]) -> None:
+        self._size -= _size(items)
+        self._sent += len(items)
+        self.taken(self._sent)
+
+
+class Awaited(ItemsOnly):
+    """Keeps a call's items until somebody takes them, one by one (a `ports.Outlet`).
+
+    Attributes:
+        taken: Told how many items were taken in all; set once the session is open.
+    """
+
+    def __init__(self) -> None:
+        self.taken: Callable[[int], None] = _untold
+        self._items: deque[bytes] = deque()
+        self._count = 0
+        self._ended = False
+        self._error: MillstreamError | None = None
+        self._wake = asyncio.Event()
+
+    async def next(self) -> bytes | None:
+        """The next item, or None after the last.
+
+        Raises:
+            MillstreamError: What the session failed with, after the items before.
+        """
+        while not self._items:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        item = self._items.popleft()
+        self._count += 1
+        self.taken(self._count)
+        return item
+
+    async def only(self) -> bytes:
+        """The one item of a function that does not stream, once the call has ended.
+
+        Raises:
+            MillstreamError: What the session failed with.
+            InternalError: The worker gave none, or several.
+        """
+        while not self._ended:
+            self._wake.clear()
+            await self._wake.wait()
+        if self._error is not None:
+            raise self._error
+        if len(self._items) != 1:
+            raise InternalError(f"the worker gave {len(self._items)} results: want one")
+        return self._items[0]
+
+    def items(self, index: int, items: Sequence[bytes], attempt: int) -> None:
+        """The next items."""
+        self._items.extend(items)
+        self._wake.set()
+
+    def finished(self, summary: Summary) -> None:
+        """The last item was given."""
+        self._end()
+
+    def failed(self, error: MillstreamError) -> None:
+        """The call failed."""
+        self._error = error
+        self._end()
+
+    def abandon(self) -> None:
+        """The client is served or gone: `next` returns None."""
+        self.taken = _untold
+        self._items.clear()
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake.set()
+
+
+def _size(items: Sequence[bytes]) -> int:
+    return sum(map(len, items)) + wire.ITEM_OVERHEAD * len(items)

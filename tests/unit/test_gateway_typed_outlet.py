@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.outlet import Flusher
+from gateway.ports import Summary
+from gateway.typed.outlet import MOST_UNTAKEN, SLICE, Awaited, CallOutlet
+from shared import wire
+from shared.errors import EngineError, InternalError, MillstreamError
+
+END = Summary(("stop",), 0, 0, 0, 0.0, 0.0, 0.0, 1)
+
+
+class Client:
+    """A writer whose client reads when it is let."""
+
+    def __init__(self, *, reads: bool) -> None:
+        self.reads = asyncio.Event()
+        if reads:
+            self.reads.set()
+        self.writes: list[list[bytes]] = []
+
+    def write(self, messages: Sequence[bytes]) -> bool:
+        if not self.reads.is_set():
+            return False
+        self.writes.append(list(messages))
+        return True
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        await self.reads.wait()
+        self.writes.append(list(messages))
+
+    @property
+    def got(self) -> list[bytes]:
+        return [message for write in self.writes for message in write]
+
+
+class Rig:
+    def __init__(self, *, reads: bool = True, upper: bool = False) -> None:
+        self.client = Client(reads=reads)
+        self.failures: list[MillstreamError] = []
+        self.taken: list[int] = []
+        self.outlet = CallOutlet(
+            self.client, Flusher(), self.fail, (lambda _, item: item.upper()) if upper else None
+        )
+        self.outlet.taken = self.taken.append
+
+    def fail(self, error: MillstreamError) -> None:
+        self.failures.append(error)
+        self.outlet.failed(error)
+
+
+async def test_items_of_one_turn_are_one_write_and_taken_at_once() -> None:
+    rig = Rig()
+    rig.outlet.items(0, [b"a", b"b"], 0)
+    rig.outlet.items(2, [b"c"], 0)
+    rig.outlet.finished(END)
+    await rig.outlet.run()
+    assert rig.client.writes == [[b"a", b"b", b"c"]]
+    assert rig.taken == [3]
+
+
+async def test_items_are_converted_before_they_wait() -> None:
+    rig = Rig(upper=True)
+    rig.outlet.items(0, [b"a"], 0)
+    rig.outlet.finished(END)
+    await rig.outlet.run()
+    assert rig.client.got == [b"A"]
+
+
+async def test_nothing_is_taken_before_the_client_reads() -> None:
+    rig = Rig(reads=False)
+    running = asyncio.create_task(rig.outlet.run())
+    items = [b"x" * (SLICE // 2)] * 5
+    rig.outlet.items(0, items, 0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert rig.taken == []
+    rig.client.reads.set()
+    rig.outlet.finished(END)
+    await running
+    assert rig.client.got == items
+    assert rig.taken == [2, 4, 5]
+
+
+async def test_one_item_may_be_larger_than_everything() -> None:
+    rig = Rig(reads=False)
+    rig.outlet.items(0, [b"x" * (8 * MOST_UNTAKEN)], 0)
+    assert rig.failures == []
+
+
+async def test_a_worker_that_ignores_its_window_is_cut_off() -> None:
+    rig = Rig(reads=False)
+    for index in range(6):
+        rig.outlet.items(index, [b"x" * wire.WINDOW], 0)
+    assert [type(error) for error in rig.failures] == [InternalError]
+    assert rig.outlet._size < MOST_UNTAKEN + 2 * wire.WINDOW
+
+
+async def test_what_came_before_an_error_is_written_first() -> None:
+    rig = Rig()
+    rig.outlet.items(0, [b"a"], 0)
+    rig.outlet.failed(EngineError("broken"))
+    with pytest.raises(EngineError):
+        await rig.outlet.run()
+    assert rig.client.got == [b"a"]
+
+
+async def test_a_result_is_given_once_the_call_has_ended() -> None:
+    outlet = Awaited()
+    waiting = asyncio.create_task(outlet.only())
+    await asyncio.sleep(0)
+    outlet.items(0, [b"a"], 0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    outlet.finished(END)
+    assert await waiting == b"a"
+
+
+@pytest.mark.parametrize("items", [[], [b"a", b"b"]])
+async def test_no_result_or_several_are_the_workers_fault(items: list[bytes]) -> None:
+    outlet = Awaited()
+    outlet.items(0, items, 0)
+    outlet.finished(END)
+    with pytest.raises(InternalError):
+        await outlet.only()
+
+
+async def test_awaited_items_come_in_order_and_move_the_window() -> None:
+    outlet = Awaited()
+    taken: list[int] = []
+    outlet.taken = taken.append
+    outlet.items(0, [b"a", b"b"], 0)
+    assert await outlet.next() == b"a"
+    assert taken == [1]
+    assert await outlet.next() == b"b"
+    outlet.failed(EngineError("broken"))
+    with pytest.raises(EngineError):
+        await outlet.next()
+
+
+async def test_a_generations_tokens_are_a_mistake() -> None:
+    with pytest.raises(TypeError):
+        Awaited().delta(0, [1], "a", 0, 0, None)
