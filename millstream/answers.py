@@ -121,7 +121,13 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What workers serve under one name; `reason` says why it failed."""
+    """What workers serve under one name.
+
+    Attributes:
+        engine: `app` for a function; what describes language models is then 0 or "".
+        reason: Why it failed.
+        service: The full name of a function's gRPC service; "" for a language model.
+    """
 
     name: str
     engine: str
@@ -132,6 +138,7 @@ class Model:
     features: tuple[str, ...]
     state: ModelState
     reason: str = ""
+    service: str = ""
 
 
 def started_of(message: pb.Started) -> Started:
@@ -180,6 +187,7 @@ def model_of(message: pb.Model) -> Model:
         tuple(message.features),
         cast(ModelState, _name(pb.ModelState, message.state)),
         message.reason,
+        message.service,
     )
 
 

@@ -9,18 +9,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from ssl import SSLContext
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status as RpcStatus
 from grpclib.client import Channel, Handler
+from grpclib.config import Configuration
+from grpclib.const import Status
+from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 from hyperframe.frame import GoAwayFrame
 
-from shared.errors import DeadlineExceeded, Unavailable
+from shared.errors import DeadlineExceeded, FunctionError, MillstreamError, Unavailable
 
 DEFAULT_PORT: Final = 50051
 CLOSE_LIMIT: Final = 1.0
+
+WINDOWS: Final = Configuration(
+    http2_connection_window_size=2**31 - 1, http2_stream_window_size=1024 * 1024
+)
+"""A stream that is not read holds up itself, and not the connection's other calls."""
+
+_CONNECTIONS = count(1)
 
 
 class _Protocol(H2Protocol):
@@ -51,17 +65,43 @@ class _Protocol(H2Protocol):
         self._frames.clear()  # It refers back to this object.
 
 
+class _Details(list[Any]):
+    """The details of a status that are of known types, and the whole status as it came."""
+
+    def __init__(self, known: Any, status: bytes) -> None:
+        super().__init__(known)
+        self.status = status
+
+
+class _DetailsCodec(ProtoStatusDetailsCodec):
+    """Keeps the status: a function's details may be of any type."""
+
+    def decode(self, status: Status, message: str | None, data: bytes) -> _Details:
+        try:
+            return _Details(super().decode(status, message, data), data)
+        except DecodeError:
+            return _Details((), b"")  # The code and the message still tell.
+
+
 class DrainableChannel(Channel):
-    """A channel to one gateway."""
+    """A channel to one gateway.
+
+    Attributes:
+        connection: A number that no other connection of the process has; 0 before the first.
+    """
 
     def __init__(self, host: str, port: int, tls: SSLContext | bool) -> None:
-        super().__init__(host, port, ssl=tls or None)
+        super().__init__(
+            host, port, ssl=tls or None, status_details_codec=_DetailsCodec(), config=WINDOWS
+        )
         self._all: list[_Protocol] = []
+        self.connection = 0
 
     def _protocol_factory(self) -> H2Protocol:
         self._all = [one for one in self._all if not _closed(one)]
         protocol = _Protocol(Handler(), self._config, self._h2_config)
         self._all.append(protocol)
+        self.connection = next(_CONNECTIONS)
         return protocol
 
     def close(self) -> None:
@@ -102,12 +142,10 @@ def split_target(target: str) -> tuple[str, int]:
 @asynccontextmanager
 async def told(target: str) -> AsyncIterator[None]:
     """Raise what goes wrong in a call as an error of `shared.errors`."""
-    from gateway.status import from_grpc
-
     try:
         yield
     except GRPCError as error:
-        raise from_grpc(error) from error
+        raise told_as(error) from error
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed") from error
     except (StreamTerminatedError, ProtocolError) as error:
@@ -117,3 +155,25 @@ async def told(target: str) -> AsyncIterator[None]:
             raise DeadlineExceeded("the deadline passed") from error
         reason = error.strerror or error
         raise Unavailable(f"no gateway at {target}: {reason}", retry_after=1.0) from error
+
+
+def told_as(error: GRPCError) -> MillstreamError:
+    """A status as an error of `shared.errors`; what a function raised keeps its own status."""
+    from gateway.status import DOMAIN, from_grpc
+
+    found = from_grpc(error)
+    if not isinstance(found, FunctionError):
+        return found
+    status = RpcStatus(code=error.status.value, message=found.message)
+    if isinstance(error.details, _Details):
+        for detail in RpcStatus.FromString(error.details.status).details:
+            info = ErrorInfo()
+            if not (detail.Unpack(info) and info.domain == DOMAIN):  # Not what we added.
+                status.details.append(detail)
+    return FunctionError(
+        found.message,
+        status=status.SerializeToString(),
+        code=error.status.value,
+        field=found.field,
+        retry_after=found.retry_after,
+    )

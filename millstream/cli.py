@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from millstream.connecting import ApiKey, Target, Tls
+from millstream.function_commands import app as functions
 from millstream.keys import app as keys
 from millstream.stack_options import StackOptions, default_data_dir, http_is_installed
 
@@ -25,8 +27,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(keys)
+app.add_typer(functions)
 
-Target = Annotated[str, typer.Option(envvar="MILLSTREAM_TARGET", help="The gateway, as HOST:PORT.")]
 Engine = Annotated[str, typer.Option(help="sim, torch or vllm.")]
 ModelPath = Annotated[
     str | None,
@@ -41,10 +43,6 @@ EngineArgs = Annotated[
     typer.Option("--engine-arg", metavar="KEY=VALUE", help="The engine's own settings."),
 ]
 GrpcPort = Annotated[int, typer.Option(min=0, max=65535, help="0 is any free port.")]
-ApiKey = Annotated[
-    str | None, typer.Option(envvar="MILLSTREAM_API_KEY", help="Sent as a bearer token.")
-]
-Tls = Annotated[bool, typer.Option("--tls", help="Encrypt; the system's authorities decide.")]
 
 
 def main() -> None:
@@ -54,6 +52,12 @@ def main() -> None:
 
 @app.command()
 def up(
+    app: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODULE:APP]", help="Serve the functions of this App instead of a model."
+        ),
+    ] = None,
     engine: Engine = "torch",
     model: ModelPath = None,
     served_name: ServedName = None,
@@ -83,6 +87,7 @@ def up(
     from millstream.local import run_up
 
     options = StackOptions(
+        app=app,
         engine=engine,
         model=model,
         served_name=served_name,

@@ -3,13 +3,16 @@
 async with Client("127.0.0.1:50051") as client:
     async for delta in client.generate(prompt="Once upon a time", max_tokens=64):
         print(delta.text, end="", flush=True)
+    label = await client.predict("classify", image=pixels)
+    async for frame in client.stream("render", prompt="a cat"):
+        show(frame.data)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from ssl import SSLContext
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from millstream.answers import (
     Completion,
@@ -23,8 +26,10 @@ from millstream.answers import (
     model_of,
 )
 from millstream.channel import DrainableChannel, split_target, told
+from millstream.functions import Function, Items, Way
 from millstream.generation import Generation
 from millstream.questions import Options, Priority, Turn, question
+from millstream.reflected import Methods
 from millstream.v1 import inference_pb2 as pb
 from millstream.v1.inference_grpc import InferenceStub
 
@@ -33,7 +38,9 @@ __all__ = [
     "Completion",
     "Delta",
     "Finished",
+    "Function",
     "Generation",
+    "Items",
     "Model",
     "Options",
     "Priority",
@@ -56,6 +63,10 @@ class Client:
         tls: True for the system's authorities, or a context (own authority, client certificate).
         metadata: Sent with every call.
         api_key: Sent as `authorization: Bearer`.
+
+    Attributes:
+        target: As given.
+        methods: How served functions are called, for tools.
     """
 
     def __init__(
@@ -73,6 +84,8 @@ class Client:
         if api_key is not None:
             self._metadata["authorization"] = f"Bearer {api_key}"
         self._channel: DrainableChannel | None = None
+        self.methods = Methods(self._connection, self._metadata)
+        self._way = Way(target, self._connection, self.methods)
 
     async def __aenter__(self) -> Self:
         """Nothing yet: the first call connects."""
@@ -136,6 +149,41 @@ class Client:
         joined = tuple("".join(pieces) for pieces in texts)
         return Completion(
             joined[0], joined, tuple(tuple(one) for one in ids), answer.started, answer.finished
+        )
+
+    async def predict(self, name: str, /, **inputs: Any) -> Any:
+        """Call a served function; see `Function.predict`, and `function` for options."""
+        return await self.function(name).predict(**inputs)
+
+    def stream(self, name: str, /, **inputs: Any) -> Items:
+        """Iterate over what a served function yields; see `Function.stream`."""
+        return self.function(name).stream(**inputs)
+
+    def function(
+        self,
+        name: str,
+        *,
+        deadline: float | None = None,
+        request_id: str = "",
+        priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Function:
+        """A served function with options for its calls; nothing is sent yet.
+
+        Args:
+            name: `name`, which is its default version, or `name@version`.
+            deadline: Seconds after which a call ends with `DeadlineExceeded`.
+            request_id: The name of the calls; at one time only one may have it.
+            priority: The class they queue in.
+            metadata: Sent with every call; the function finds it in its context.
+        """
+        return Function(
+            self._way,
+            name,
+            deadline=deadline,
+            metadata={**self._metadata, **(metadata or {})},
+            request_id=request_id,
+            priority=priority,
         )
 
     async def cancel(self, request_id: str, *, deadline: float | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from rich.text import Text
 from millstream.client import Client
 from millstream.local import run
 from millstream.stack import Stack
-from millstream.stack_options import StackError, StackOptions, check_port
+from millstream.stack_options import StackError, StackOptions, check_port, http_is_installed
+from shared.errors import Unauthenticated
 
 PROMPTS = (
     "Once upon a time there was a little",
@@ -25,6 +27,7 @@ PROMPTS = (
     "The old dog went to the river and",
 )
 MAX_TOKENS = 120
+HTTP_PORT = 8080
 WIDE = 110
 """Columns from which on the answers stand side by side."""
 
@@ -56,7 +59,8 @@ def run_demo(*, engine: str, model: str | None, grpc_port: int, once: bool) -> i
         options = StackOptions(
             engine=engine,
             model=model,
-            grpc_port=_free_or_any(grpc_port, console),
+            grpc_port=_free_or_any(grpc_port, "--grpc-port", console),
+            http_port=_free_or_any(HTTP_PORT, "", console) if http_is_installed() else None,
             nats_port=0,
             data_dir=Path(folder),
             drain_grace=5.0,
@@ -67,15 +71,18 @@ def run_demo(*, engine: str, model: str | None, grpc_port: int, once: bool) -> i
 
         async def show(stack: Stack) -> None:
             console.print(f"ready after {time.monotonic() - began:.1f} s on {stack.target}\n")
-            await _stream_all(stack, console)
+            try:
+                await _stream_all(stack, console)
+            except Unauthenticated as error:
+                raise StackError(f"{error}: put it into MILLSTREAM_API_KEY") from error
             _say_how(stack, console, once)
 
         return run(options, show, stay=not once)
 
 
-def _free_or_any(port: int, console: Console) -> int:
+def _free_or_any(port: int, flag: str, console: Console) -> int:
     try:
-        check_port("127.0.0.1", port, "--grpc-port")
+        check_port("127.0.0.1", port, flag)
     except StackError:
         console.print(f"port {port} is in use: taking a free one")
         return 0
@@ -84,7 +91,7 @@ def _free_or_any(port: int, console: Console) -> int:
 
 async def _stream_all(stack: Stack, console: Console) -> None:
     answers = [Answer(prompt) for prompt in PROMPTS]
-    async with Client(stack.target) as client:
+    async with stack.client() as client:
         if console.is_terminal:
             with Live(console=console, auto_refresh=False, transient=True) as live:
                 redraw = asyncio.create_task(_redraw(live, answers))
@@ -177,7 +184,19 @@ def _say_how(stack: Stack, console: Console, once: bool) -> None:
         f"  from millstream import SyncClient\n"
         f'  with SyncClient("{stack.target}") as client:\n'
         f'      for delta in client.generate("Once upon a time"):\n'
-        f'          print(delta.text, end="", flush=True)\n',
+        f'          print(delta.text, end="", flush=True)\n{_say_http(stack)}',
         markup=False,
         highlight=False,
+    )
+
+
+def _say_http(stack: Stack) -> str:
+    """How to go on with an OpenAI client, where HTTP is served."""
+    if not stack.http:
+        return ""
+    body = json.dumps({"model": stack.models[0], "prompt": "Once upon a time", "stream": True})
+    return (
+        f"\nAs OpenAI's API, at {stack.http}/v1:\n\n"
+        f"  curl -N {stack.http}/v1/completions -H 'content-type: application/json' \\\n"
+        f"       -d '{body}'\n"
     )

@@ -86,7 +86,12 @@ def _echo(name: str, line: str) -> None:
 
 
 async def _announce(stack: Stack) -> None:
+    http = f" and {stack.http} (HTTP)" if stack.http else ""
     for model in stack.models:
-        print(f"millstream serves {model!r} on {stack.target} (gRPC)", flush=True)
+        print(f"millstream serves {model!r} on {stack.target} (gRPC){http}", flush=True)
     print(f"NATS: {stack.nats_url}. Ctrl-C drains and stops. Try:", flush=True)
-    print(f'  millstream generate "Once upon a time" --target {stack.target}', flush=True)
+    if "@" in stack.models[0]:
+        name = stack.models[0].partition("@")[0]
+        print(f"  millstream predict {name} KEY=VALUE --target {stack.target}", flush=True)
+    else:
+        print(f'  millstream generate "Once upon a time" --target {stack.target}', flush=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import os
 import time
 from pathlib import Path
 from typing import IO
 
 from millstream.children import Child, ChildError, Echo, NatsChild, PythonChild
 from millstream.client import Client
+from millstream.healthcheck import tls_of
 from millstream.nats_server import NatsServer, NatsServerError
+from millstream.readiness import missing
 from millstream.stack_options import KILL_AFTER, RestartPolicy, StackError, StackOptions, check_port
-from shared.errors import MillstreamError, Unavailable
+from shared.errors import MillstreamError
 
 
 class Stack:
@@ -27,6 +30,7 @@ class Stack:
         target: Of the gateway's gRPC port; valid once started.
         nats_url: Where NATS is; valid once started.
         models: The served names; valid once started.
+        http: The URL of the HTTP edge, or ""; valid once started.
     """
 
     def __init__(self, options: StackOptions, echo: Echo) -> None:
@@ -71,6 +75,11 @@ class Stack:
             await self.close(grace=0.0)
             raise
         self._write_state()
+
+    def client(self) -> Client:
+        """A client of the gateway, as its TLS wants it; the key is that of MILLSTREAM_API_KEY."""
+        tls = tls_of(dict(os.environ))
+        return Client(self.target, tls=tls, api_key=os.environ.get("MILLSTREAM_API_KEY"))
 
     async def serve(self) -> None:
         """Keep the processes up; returns only by cancellation.
@@ -145,8 +154,9 @@ class Stack:
         )
         grpc, *http = address.split("\n")
         self.target = _connectable(grpc)
-        self.http = f"http://{_connectable(http[0])}" if http else ""
-        self.models = tuple(sorted(set(models)))
+        scheme = "https" if os.environ.get("MILLSTREAM_GATEWAY_TLS_CERT") else "http"
+        self.http = f"{scheme}://{_connectable(http[0])}" if http else ""
+        self.models = tuple(sorted({name for told in models for name in told.split("\n")}))
         self._keep_port(self._gateway, "--grpc-port", grpc)
         if http:
             self._keep_port(self._gateway, "--http-port", http[0])
@@ -171,6 +181,8 @@ class Stack:
         return flags
 
     def _worker_flags(self, name: str) -> list[str]:
+        if self._options.app is not None:
+            return [self._options.app, "--name", name]
         flags = ["--name", name, "--engine", self._options.engine]
         if self._options.model is not None:
             flags += ["--model", self._options.model]
@@ -181,18 +193,11 @@ class Stack:
         return flags
 
     async def _seen_by_a_client(self, deadline: float) -> None:
-        """Wait until the gateway lists the models with all our workers."""
-        async with Client(self.target) as client:
-            while True:
-                try:
-                    listed = await client.models(deadline=2.0)
-                except Unavailable:
-                    listed = []
-                ready = {one.name: one.workers for one in listed if one.state == "ready"}
-                if sum(ready.get(name, 0) for name in self.models) >= self._options.workers:
-                    return
+        """Wait until the gateway serves the models with all our workers."""
+        async with self.client() as client:
+            while problem := await missing(client, self.models, self._options.workers):
                 if time.monotonic() > deadline:
-                    raise StackError(f"the gateway sees {ready or 'no model'}, want {self.models}")
+                    raise StackError(f"the gateway is not ready in time: {problem}")
                 await asyncio.sleep(0.02)
 
     # ---- staying up -----------------------------------------------------------------------------

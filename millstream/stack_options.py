@@ -32,6 +32,7 @@ class StackOptions:
     """What to run.
 
     Attributes:
+        app: MODULE:ATTRIBUTE of an App whose functions are served instead of a model.
         engine: sim, torch or vllm.
         model: A checkpoint directory or hub id; None is the bundled model.
         served_name: The model's name in requests.
@@ -49,6 +50,7 @@ class StackOptions:
         log_format: console or json.
     """
 
+    app: str | None = None
     engine: str = "torch"
     model: str | None = None
     served_name: str | None = None

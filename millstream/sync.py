@@ -8,10 +8,12 @@ from collections.abc import Coroutine, Iterable, Mapping
 from ssl import SSLContext
 from typing import Any, Self, TypeVar, Unpack
 
-from millstream.answers import Completion, Delta, Finished, Model, Started
+from millstream.answers import Completion, Model
 from millstream.client import Client
-from millstream.generation import Generation
-from millstream.questions import Options, Turn
+from millstream.questions import Options, Priority, Turn
+from millstream.sync_answers import SyncFunction, SyncGeneration, SyncItems
+
+__all__ = ["SyncClient", "SyncFunction", "SyncGeneration", "SyncItems"]
 
 T = TypeVar("T")
 
@@ -100,6 +102,29 @@ class SyncClient:
             )
         )
 
+    def predict(self, name: str, /, **inputs: Any) -> Any:
+        """Call a served function; see `Function.predict`."""
+        return self.function(name).predict(**inputs)
+
+    def stream(self, name: str, /, **inputs: Any) -> SyncItems:
+        """Iterate over what a served function yields; see `Function.stream`."""
+        return self.function(name).stream(**inputs)
+
+    def function(
+        self,
+        name: str,
+        *,
+        deadline: float | None = None,
+        request_id: str = "",
+        priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> SyncFunction:
+        """A served function with options for its calls; arguments as of `Client.function`."""
+        function = self._client.function(
+            name, deadline=deadline, request_id=request_id, priority=priority, metadata=metadata
+        )
+        return SyncFunction(self, function)
+
     def cancel(self, request_id: str, *, deadline: float | None = None) -> None:
         """End a request by its id, from anywhere."""
         self.run(self._client.cancel(request_id, deadline=deadline))
@@ -134,54 +159,6 @@ class SyncClient:
                 )
                 self._thread.start()
             return self._loop
-
-
-class SyncGeneration:
-    """The pieces of one answer, in order: `for delta in generation`.
-
-    Who leaves the loop early uses `with`, or calls `cancel`.
-    """
-
-    def __init__(self, client: SyncClient, answer: Generation) -> None:
-        self._client = client
-        self._answer = answer
-
-    @property
-    def started(self) -> Started | None:
-        """Set before the first piece."""
-        return self._answer.started
-
-    @property
-    def finished(self) -> Finished | None:
-        """Set once the answer is complete."""
-        return self._answer.finished
-
-    def __iter__(self) -> Self:
-        """The pieces can be iterated over once."""
-        return self
-
-    def __next__(self) -> Delta:
-        """Wait for the next piece."""
-        delta = self._client.run(_next(self._answer))
-        if delta is None:
-            raise StopIteration
-        return delta
-
-    def cancel(self) -> None:
-        """End the call; nothing if it is over."""
-        self._client.run(self._answer.cancel())
-
-    def __enter__(self) -> Self:
-        """Nothing yet: the first piece starts the call."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Cancel what is not over."""
-        self.cancel()
-
-
-async def _next(answer: Generation) -> Delta | None:
-    return await anext(answer, None)
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from millstream.answers import Model
+from millstream.arguments import request_of, shown
+from millstream.functions import Function, Seen, result_of
 from millstream.generation import Generation
+from millstream.reflected import Method
 from shared.errors import InvalidRequest, MillstreamError
 
 FAILED = 1
@@ -38,6 +42,20 @@ async def stream_answer(answer: Generation, *, as_json: bool) -> None:
         _print_event("finished", asdict(answer.finished))
 
 
+async def print_result(function: Function, pairs: Sequence[str], *, as_json: bool) -> None:
+    """Call a function with `key=value` pairs; print its result, or its items as they come."""
+
+    def build(method: Method) -> Any:
+        return request_of(method, function.name, pairs)
+
+    if not (await function.method()).streaming:
+        print(shown(result_of(await function.reply(build)), as_json=as_json))
+        return
+    async with aclosing(function.replies(build, Seen())) as messages:
+        async for message in messages:
+            print(shown(result_of(message), as_json=as_json), flush=True)
+
+
 def print_models(models: Sequence[Model], *, as_json: bool) -> None:
     """Print a table, or a JSON array."""
     if as_json:
@@ -55,8 +73,8 @@ def print_models(models: Sequence[Model], *, as_json: bool) -> None:
             model.state,
             str(model.workers),
             model.engine,
-            str(model.context_length),
-            model.dtype,
+            str(model.context_length or "-"),
+            model.dtype or "-",
             model.reason or " ".join(model.features),
         )
     Console().print(table)

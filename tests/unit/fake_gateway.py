@@ -7,6 +7,8 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
 from millstream.v1 import inference_pb2 as pb
@@ -55,6 +57,12 @@ class FakeGateway(InferenceBase):
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+    async def Predict(self, stream: Stream[pb.PredictRequest, pb.PredictResponse]) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED)
+
+    async def PredictStream(self, stream: Stream[pb.PredictRequest, pb.PredictResponse]) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED)
 
     async def Cancel(self, stream: Stream[pb.CancelRequest, pb.CancelResponse]) -> None:
         await stream.recv_message()
