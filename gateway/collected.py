@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gateway.ports import Summary
+from gateway.ports import Summary, TextOnly
 from shared.errors import MillstreamError
 
 
@@ -77,7 +77,7 @@ class Whole:
         return "".join(self.texts)
 
 
-class Collected:
+class Collected(TextOnly):
     """Keeps what sessions deliver until all of them have ended (a `ports.Outlet`).
 
     Args:

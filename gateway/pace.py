@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.ports import Outlet, Summary
+from gateway.pieces import Piece
+from gateway.ports import Outlet, Summary, TextOnly
 from shared.errors import MillstreamError
 
 
@@ -32,19 +32,7 @@ class Clock(Protocol):
         """Call back then."""
 
 
-@dataclass(slots=True)
-class _Piece:
-    """What goes out at once: a token, or several whose texts are not told apart."""
-
-    index: int
-    ids: Sequence[int]
-    text: str
-    choice: int
-    attempt: int
-    logprobs: Any
-
-
-class Paced:
+class Paced(TextOnly):
     """An outlet in front of another.
 
     Args:
@@ -59,7 +47,7 @@ class Paced:
         self._outlet = outlet
         self._gap = 1.0 / pace
         self._clock = clock
-        self._waiting: deque[_Piece] = deque()
+        self._waiting: deque[Piece] = deque()
         self._due = clock.time()
         self._timer: Timer | None = None
         self._summary: Summary | None = None
@@ -83,16 +71,7 @@ class Paced:
         """Take the next tokens of one choice."""
         if not self._waiting:
             self._due = max(self._due, self._clock.time())
-        if len(ids) > 1 and ends is not None:
-            start = 0
-            for place, (token, end) in enumerate(zip(ids, ends, strict=True)):
-                own = None if logprobs is None else logprobs[place : place + 1]
-                self._waiting.append(
-                    _Piece(index + place, (token,), text[start:end], choice, attempt, own)
-                )
-                start = end
-        else:
-            self._waiting.append(_Piece(index, ids, text, choice, attempt, logprobs))
+        self._waiting.extend(Piece(index, ids, text, choice, attempt, logprobs, ends).split())
         if self._timer is None:
             self._release()
 
@@ -131,7 +110,5 @@ class Paced:
             summary, self._summary = self._summary, None
             self._outlet.finished(summary)
 
-    def _give(self, piece: _Piece) -> None:
-        self._outlet.delta(
-            piece.index, piece.ids, piece.text, piece.choice, piece.attempt, piece.logprobs
-        )
+    def _give(self, piece: Piece) -> None:
+        self._outlet.delta(*piece)

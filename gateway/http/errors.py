@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from shared.errors import MillstreamError, Unsupported
+from shared.errors import FunctionError, MillstreamError, Unsupported
 
 _TYPES = {
     400: "invalid_request_error",
@@ -41,6 +41,25 @@ _CODES = {
     "EngineError": "engine_error",
     "PoisonRequest": "poison_request",
 }
+
+_FUNCTION_CODES = {
+    1: "cancelled",
+    3: "invalid_argument",
+    4: "deadline_exceeded",
+    5: "not_found",
+    6: "already_exists",
+    7: "permission_denied",
+    8: "resource_exhausted",
+    9: "failed_precondition",
+    10: "aborted",
+    11: "out_of_range",
+    12: "unimplemented",
+    13: "internal",
+    14: "unavailable",
+    15: "data_loss",
+    16: "unauthenticated",
+}
+"""Of the gRPC status that a function raised."""
 
 _TGI_TYPES = {400: "validation", 404: "validation", 429: "overloaded", 503: "overloaded"}
 
@@ -77,13 +96,19 @@ def renamed(error: MillstreamError, names: Mapping[str, str] | None) -> Millstre
     name = names.get(field, field.removeprefix("sampling."))
     # A field without a dot is a word that the message may use as such.
     message = error.message.replace(field, name) if "." in field else error.message
-    return type(error)(message, field=name, retry_after=error.retry_after)
+    return error.renamed(message, name)
 
 
 def openai_body(error: MillstreamError) -> dict[str, Any]:
     """The body that the OpenAI clients expect."""
-    code = _CODES.get(error.kind, "internal_error")
-    return openai_fields(error.message, status(error), param=error.field or None, code=code)
+    return openai_fields(error.message, status(error), param=error.field or None, code=code(error))
+
+
+def code(error: MillstreamError) -> str:
+    """What clients tell errors apart by; one that a function raised has its status's name."""
+    if isinstance(error, FunctionError):
+        return _FUNCTION_CODES.get(error.code, "unknown")
+    return _CODES.get(error.kind, "internal_error")
 
 
 def openai_fields(

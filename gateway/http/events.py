@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from gateway.http.errors import openai_body
 from gateway.http.sse import SseOutlet, quote
 from gateway.outlet import Flusher, Writer
+from gateway.pieces import Piece
 from gateway.ports import Summary
 from shared.errors import MillstreamError
 
 
-def delta_json(
-    index: int, ids: Sequence[int], text: str, choice: int, attempt: int, logprobs: Any
-) -> str:
+def delta_json(piece: Piece) -> str:
     """The next tokens, without the closing brace."""
+    index, ids, text, choice, attempt, logprobs, _ = piece
     tokens = str(ids[0]) if len(ids) == 1 else ",".join(map(str, ids))
     said = (
         f'{{"index":{index},"text":{quote(text)},"token_ids":[{tokens}],"choice":{choice},'
@@ -93,22 +93,12 @@ class PlainStream(SseOutlet):
         """A worker took the request."""
         self._held = self._started({**self._fields, "worker": worker})
 
-    def delta(
-        self,
-        index: int,
-        ids: Sequence[int],
-        text: str,
-        choice: int,
-        attempt: int,
-        logprobs: Any,
-        ends: Sequence[int] | None = None,
-    ) -> None:
+    def on_piece(self, piece: Piece) -> None:
         """The next tokens."""
-        self.tokens += len(ids)
         if self._held is not None:
             self._release()
-        said = delta_json(index, ids, text, choice, attempt, logprobs)
-        self._put(f"id: {index + len(ids) - 1}\ndata: {said}}}\n\n".encode())
+        last = piece.start + len(piece.ids) - 1
+        self._put(f"id: {last}\ndata: {delta_json(piece)}}}\n\n".encode())
 
     def error_event(self, error: MillstreamError) -> bytes:
         """A failure after the first event."""
@@ -135,22 +125,11 @@ class SocketStream(PlainStream):
 
     __slots__ = ()
 
-    def delta(
-        self,
-        index: int,
-        ids: Sequence[int],
-        text: str,
-        choice: int,
-        attempt: int,
-        logprobs: Any,
-        ends: Sequence[int] | None = None,
-    ) -> None:
+    def on_piece(self, piece: Piece) -> None:
         """The next tokens."""
-        self.tokens += len(ids)
         if self._held is not None:
             self._release()
-        said = delta_json(index, ids, text, choice, attempt, logprobs)
-        self._put(f'{said},"type":"delta"}}'.encode())
+        self._put(f'{delta_json(piece)},"type":"delta"}}'.encode())
 
     def error_event(self, error: MillstreamError) -> bytes:
         """A failure."""

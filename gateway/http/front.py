@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
+from gateway.access.view import View
 from gateway.catalog import Catalog
 from gateway.door import Door
 from gateway.link import Link
 from gateway.outlet import Flusher
-from gateway.validate import REQUEST_ID
+from gateway.ports import Outlet
+from gateway.session import Session
+from gateway.validate import REQUEST_ID, check_pace
 from millstream.v1 import inference_pb2 as pb
 from shared import wire
 from shared.errors import MillstreamError
@@ -29,6 +33,19 @@ class Open(Protocol):
         """Keep its connection open where nothing was written since the last ping."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that was accepted.
+
+    Attributes:
+        request: What is queued.
+        pace: Most tokens a second at which a stream of it is released, or None.
+    """
+
+    request: wire.Request
+    pace: float | None
+
+
 class Front:
     """The HTTP side of a gateway.
 
@@ -39,6 +56,7 @@ class Front:
         ping_seconds: How long a stream may be silent.
 
     Attributes:
+        view: What is told about models.
         flusher: Shared by all streams.
         draining: New requests are sent elsewhere.
         since: When it started, in seconds of the epoch.
@@ -48,6 +66,7 @@ class Front:
         self.door = door
         self.link = link
         self.catalog = catalog
+        self.view = View(catalog, door.access)
         self.flusher = Flusher()
         self.draining = False
         self.since = int(time.time())
@@ -62,22 +81,32 @@ class Front:
         return self.link.ready and not self.draining
 
     @property
-    def open(self) -> int:
+    def answering(self) -> int:
         """Answers under way."""
         return len(self._open)
 
-    def accept(self, connection: HTTPConnection, message: pb.GenerateRequest) -> wire.Request:
+    def accept(self, connection: HTTPConnection, message: pb.GenerateRequest) -> Asked:
         """Validate a request that came over HTTP.
 
         Raises:
             MillstreamError: What is wrong with it.
         """
-        return self.door.accept(
+        request = self.door.accept(
             message,
             request_id=connection.state.request_id,
             traceparent=connection.headers.get("traceparent", ""),
             tenant=connection.state.tenant,
         )
+        return Asked(request, check_pace(message))
+
+    def open(self, asked: Asked, outlet: Outlet, *, paced: bool) -> Session:
+        """Queue an accepted request; an answer in one piece has no pace.
+
+        Raises:
+            MillstreamError: It cannot be taken now.
+        """
+        pace = asked.pace if paced else None
+        return self.door.open(asked.request, outlet, seconds=None, pace=pace)
 
     def enter(self, answer: Open) -> None:
         """An answer begins."""

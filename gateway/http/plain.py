@@ -15,10 +15,9 @@ from starlette.responses import Response
 
 from gateway.http.errors import openai_response
 from gateway.http.events import PlainStream
-from gateway.http.front import Front
+from gateway.http.front import Asked, Front
 from gateway.http.reply import EventReply
 from millstream.v1 import inference_pb2 as pb
-from shared import wire
 from shared.errors import InvalidRequest
 
 EXAMPLES = [{"prompt": "Once", "sampling": {"max_tokens": 16}}]
@@ -46,14 +45,16 @@ def register(routes: FastAPI, front: Front) -> None:
         return _events(front, accept(front, request, name, from_query(request)))
 
 
-def _events(front: Front, accepted: wire.Request) -> Response:
+def _events(front: Front, asked: Asked) -> Response:
+    request = asked.request
+
     def make(*ports: Any) -> PlainStream:
-        return PlainStream(*ports, request_id=accepted.request_id, model=accepted.model)
+        return PlainStream(*ports, request_id=request.request_id, model=request.model)
 
-    return EventReply(front, [accepted], openai_response, None, make=make)
+    return EventReply(front, [asked], openai_response, None, make=make)
 
 
-def accept(front: Front, connection: Any, name: str, body: dict[str, Any]) -> wire.Request:
+def accept(front: Front, connection: Any, name: str, body: dict[str, Any]) -> Asked:
     """Validate a body; its `request_id`, where it has one, becomes the response's.
 
     Raises:
@@ -64,9 +65,9 @@ def accept(front: Front, connection: Any, name: str, body: dict[str, Any]) -> wi
         json_format.ParseDict({**body, "model": name}, message)
     except json_format.ParseError as error:
         raise InvalidRequest(f"the body is no GenerateRequest: {error}") from None
-    accepted = front.accept(connection, message)
-    connection.state.request_id = accepted.request_id
-    return accepted
+    asked = front.accept(connection, message)
+    connection.state.request_id = asked.request.request_id
+    return asked
 
 
 def from_query(request: Request) -> dict[str, Any]:

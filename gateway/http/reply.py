@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
@@ -15,12 +15,11 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.collected import Collected
 from gateway.http.errors import renamed
-from gateway.http.front import Front
+from gateway.http.front import Asked, Front
 from gateway.http.sse import DIRECT, SseOutlet, SseWriter
 from gateway.outlet import Flusher, Writer
-from gateway.ports import Outlet, Summary
+from gateway.ports import Outlet, Summary, TextOnly
 from gateway.session import Session
-from shared import wire
 from shared.errors import MillstreamError
 
 Refuse = Callable[[MillstreamError], Response]
@@ -40,7 +39,7 @@ class _Shared(Outlet, Protocol):
         """The client is gone."""
 
 
-class _Shifted:
+class _Shifted(TextOnly):
     """One of several sessions that deliver into one outlet: its choices begin at `base`."""
 
     __slots__ = ("_base", "_outlet", "failed", "started")
@@ -78,11 +77,13 @@ class Reply(Response):
     """
 
     background: BackgroundTask | None = None
+    paced: ClassVar[bool] = False
+    """Whether it is a stream, which a request may ask to be released at a pace."""
 
     def __init__(
         self,
         front: Front,
-        requests: Sequence[wire.Request],
+        requests: Sequence[Asked],
         refuse: Refuse,
         names: Mapping[str, str] | None,
     ) -> None:
@@ -110,10 +111,10 @@ class Reply(Response):
         self._front.enter(self)
         try:
             base = 0
-            for request in self._requests:
+            for asked in self._requests:
                 own: Outlet = outlet if len(self._requests) == 1 else _Shifted(outlet, base)
-                self._sessions.append(self._front.door.open(request, own, seconds=None))
-                base += request.sampling.n
+                self._sessions.append(self._front.open(asked, own, paced=self.paced))
+                base += asked.request.sampling.n
             # A task of its own: each wake-up of this one passes through all layers around it.
             await asyncio.get_running_loop().create_task(outlet.run())
         except MillstreamError as error:
@@ -140,7 +141,7 @@ class WholeReply(Reply):
     def __init__(
         self,
         front: Front,
-        requests: Sequence[wire.Request],
+        requests: Sequence[Asked],
         refuse: Refuse,
         names: Mapping[str, str] | None,
         *,
@@ -148,7 +149,7 @@ class WholeReply(Reply):
         body: Callable[[Collected], dict[str, Any]],
     ) -> None:
         super().__init__(front, requests, refuse, names)
-        choices = sum(request.sampling.n for request in requests)
+        choices = sum(asked.request.sampling.n for asked in requests)
         self._collected = Collected(choices, len(requests), tokens=tokens)
         self._body = body
 
@@ -177,10 +178,12 @@ class EventReply(Reply):
         make: Makes the outlet.
     """
 
+    paced = True
+
     def __init__(
         self,
         front: Front,
-        requests: Sequence[wire.Request],
+        requests: Sequence[Asked],
         refuse: Refuse,
         names: Mapping[str, str] | None,
         *,

@@ -9,6 +9,7 @@ import uvicorn
 
 from gateway.http.app import build
 from gateway.http.front import Front
+from gateway.http.protocol import BoundedProtocol
 from gateway.settings import GatewaySettings
 from shared.errors import Unavailable
 
@@ -29,6 +30,7 @@ class HttpServer:
     """
 
     def __init__(self, front: Front, settings: GatewaySettings) -> None:
+        self._shared = settings.processes > 1
         self._front = front
         app = build(
             front,
@@ -37,6 +39,7 @@ class HttpServer:
         )
         config = uvicorn.Config(
             app,
+            http=BoundedProtocol,
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -58,7 +61,7 @@ class HttpServer:
     @property
     def open(self) -> int:
         """Answers under way."""
-        return self._front.open
+        return self._front.answering
 
     async def start(self, host: str, port: int) -> int:
         """Listen and serve.
@@ -70,7 +73,7 @@ class HttpServer:
             OSError: It cannot listen there; the message names host and port.
         """
         try:
-            listener = _listen(host, port)
+            listener = _listen(host, port, self._shared)
         except OSError as error:
             raise OSError(error.errno, f"cannot listen at {host}:{port}: {error}") from error
         await self._uvicorn.startup(sockets=[listener])
@@ -102,8 +105,8 @@ class HttpServer:
         await self._uvicorn.shutdown()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, shared: bool) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    return socket.create_server(address[:2], family=family, backlog=BACKLOG, reuse_port=shared)

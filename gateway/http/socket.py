@@ -109,15 +109,15 @@ class Conversation:
         if self._front.draining:
             raise Unavailable("this gateway is stopping", retry_after=1.0)
         self._socket.state.request_id = ""
-        accepted = accept(self._front, self._socket, self._model, message)
+        asked = accept(self._front, self._socket, self._model, message)
         outlet = SocketStream(
             self._writer,
             self._front.flusher,
             self.fail,
-            request_id=accepted.request_id,
-            model=accepted.model,
+            request_id=asked.request.request_id,
+            model=asked.request.model,
         )
-        session = self._front.door.open(accepted, outlet, seconds=None)
+        session = self._front.open(asked, outlet, paced=True)
         self._session = session
         self._answering = asyncio.create_task(self._answer(session, outlet))
 

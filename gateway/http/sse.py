@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as quote
-from typing import Any
 
 from starlette.types import Send
 
-from gateway.outlet import Buffered, Flusher, Writer
+from gateway.outlet import Flusher, Writer
+from gateway.pieces import PieceOutlet
 from gateway.ports import Summary
 from gateway.session import Session
 from shared.errors import MillstreamError
@@ -32,16 +32,20 @@ class SseWriter:
     Args:
         send: ASGI's, for the headers.
         direct: The server's own, for the body: what lies between only looks at the headers.
+        headers: Of the response; they may be set until the first event.
 
     Attributes:
         started: Whether the headers are out, and with them the status 200.
     """
 
-    __slots__ = ("_direct", "_send", "started")
+    __slots__ = ("_direct", "_send", "headers", "started")
 
-    def __init__(self, send: Send, direct: Send) -> None:
+    def __init__(
+        self, send: Send, direct: Send, headers: Sequence[tuple[bytes, bytes]] = _HEADERS
+    ) -> None:
         self._send = send
         self._direct = direct
+        self.headers = headers
         self.started = False
 
     def write(self, messages: Sequence[bytes]) -> bool:
@@ -52,7 +56,7 @@ class SseWriter:
         """Write all events as one chunk; waits while the client does not read."""
         if not self.started:
             self.started = True
-            start = {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
+            start = {"type": "http.response.start", "status": 200, "headers": list(self.headers)}
             await self._send(start)
         body = messages[0] if len(messages) == 1 else b"".join(messages)
         await self._direct({"type": "http.response.body", "body": body, "more_body": True})
@@ -62,7 +66,7 @@ class SseWriter:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class SseOutlet(Buffered):
+class SseOutlet(PieceOutlet):
     """An answer as events; subclasses say what an event looks like.
 
     Several sessions may deliver into one answer: the choices of each begin at a base of its own.
@@ -100,19 +104,6 @@ class SseOutlet(Buffered):
 
     def started(self, worker: str) -> None:
         """A worker took the request."""
-
-    def delta(
-        self,
-        index: int,
-        ids: Sequence[int],
-        text: str,
-        choice: int,
-        attempt: int,
-        logprobs: Any,
-        ends: Sequence[int] | None = None,
-    ) -> None:
-        """The next tokens."""
-        raise NotImplementedError
 
     def finished(self, summary: Summary) -> None:
         """The only session has ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from importlib.metadata import version
@@ -15,20 +15,21 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.collected import Collected, Token, Whole, tokens_of
 from gateway.http.errors import renamed, tgi_body, tgi_response
-from gateway.http.front import Front
+from gateway.http.front import Asked, Front
 from gateway.http.openai.requests import Uint32
 from gateway.http.reply import EventReply, WholeReply
 from gateway.http.sse import SseOutlet
 from gateway.outlet import Flusher, Writer
+from gateway.pieces import Piece
 from gateway.ports import Summary
 from millstream.v1 import inference_pb2 as pb
-from shared import wire
 from shared.errors import MillstreamError, UnknownModel, Unsupported
 
 PATHS = ("/generate", "/generate_stream", "/info", "/health")
 DEFAULT_NEW_TOKENS = 100
 NAMES = {
     "prompt": "inputs",
+    "pace": "parameters.pace",
     "sampling.max_tokens": "parameters.max_new_tokens",
     **{
         f"sampling.{name}": f"parameters.{name}"
@@ -70,6 +71,7 @@ class Parameters(BaseModel):
     stop: list[str] | None = None
     return_full_text: bool | None = None
     details: bool = False
+    pace: float | None = None
 
 
 class GenerateBody(BaseModel):
@@ -92,11 +94,11 @@ def register(routes: FastAPI, front: Front) -> None:
     @routes.post("/generate", response_class=Response, tags=TAGS)
     async def generate(body: GenerateBody, request: Request) -> Response:
         """Continue a text."""
-        accepted = _accept(front, request, body)
+        asked = _accept(front, request, body)
         if body.stream:
-            return _events(front, body, accepted)
+            return _events(front, body, asked)
         whole = partial(_whole, body)
-        return WholeReply(front, [accepted], tgi_response, NAMES, tokens=True, body=whole)
+        return WholeReply(front, [asked], tgi_response, NAMES, tokens=True, body=whole)
 
     @routes.post("/generate_stream", response_class=Response, tags=TAGS)
     async def generate_stream(body: GenerateBody, request: Request) -> Response:
@@ -104,9 +106,9 @@ def register(routes: FastAPI, front: Front) -> None:
         return _events(front, body, _accept(front, request, body))
 
     @routes.get("/info", tags=TAGS)
-    async def info() -> dict[str, Any]:
+    async def info(request: Request) -> dict[str, Any]:
         """Describe the first model."""
-        ready = [entry for entry in front.catalog.entries() if entry.state == "ready"]
+        ready = front.view.ready(request.state.tenant)
         card = ready[0].card if ready else None
         if card is None:
             raise UnknownModel("no worker serves any model")
@@ -128,7 +130,7 @@ def register(routes: FastAPI, front: Front) -> None:
         return JSONResponse({"ready": front.ready}, 200 if front.ready else 503)
 
 
-def _accept(front: Front, connection: Request, body: GenerateBody) -> wire.Request:
+def _accept(front: Front, connection: Request, body: GenerateBody) -> Asked:
     given = body.parameters
     for name, harmless in _REFUSED.items():
         if (given.model_extra or {}).get(name) not in harmless:
@@ -144,9 +146,12 @@ def _accept(front: Front, connection: Request, body: GenerateBody) -> wire.Reque
             setattr(sampling, name, value % (1 << 64) if name == "seed" else value)
     if not given.do_sample and given.temperature is None and not (given.top_k or given.top_p):
         sampling.temperature = 0.0
+    if given.pace is not None:
+        message.pace = given.pace
     if given.stop:
         sampling.stop.extend(given.stop)
-    if "logprobs" in front.catalog.card(body.model).features:
+    visible = partial(front.door.access.visible, connection.state.tenant)
+    if "logprobs" in front.catalog.card(body.model, visible).features:
         sampling.logprobs = 0
     try:
         return front.accept(connection, message)
@@ -154,9 +159,9 @@ def _accept(front: Front, connection: Request, body: GenerateBody) -> wire.Reque
         raise renamed(error, NAMES) from error
 
 
-def _events(front: Front, body: GenerateBody, accepted: wire.Request) -> Response:
+def _events(front: Front, body: GenerateBody, asked: Asked) -> Response:
     make = partial(TgiStream, body=body)
-    return EventReply(front, [accepted], tgi_response, NAMES, make=make)
+    return EventReply(front, [asked], tgi_response, NAMES, make=make)
 
 
 def _whole(body: GenerateBody, collected: Collected) -> dict[str, Any]:
@@ -210,20 +215,10 @@ class TgiStream(SseOutlet):
         self._whole = Whole()
         self._index = 0
 
-    def delta(
-        self,
-        index: int,
-        ids: Sequence[int],
-        text: str,
-        choice: int,
-        attempt: int,
-        logprobs: Any,
-        ends: Sequence[int] | None = None,
-    ) -> None:
+    def on_piece(self, piece: Piece) -> None:
         """The next tokens."""
-        self.tokens += len(ids)
-        self._whole.texts.append(text)
-        for token in tokens_of(ids, text, logprobs, ends):
+        self._whole.texts.append(piece.text)
+        for token in tokens_of(piece.ids, piece.text, piece.logprobs, piece.ends):
             self._event(_token(token))
 
     def error_event(self, error: MillstreamError) -> bytes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from gateway.collected import Collected
 from gateway.kserve import inference_pb2 as pb
 from gateway.kserve.asks import Ask
 from gateway.kserve.models import VERSION
 from gateway.kserve.tensors import add_counts, add_strings
-from gateway.outlet import Buffered, Flusher, Writer
+from gateway.outlet import Flusher, Writer
+from gateway.pieces import Piece, PieceOutlet
 from gateway.ports import Summary
 from gateway.session import Session
 from shared.errors import MillstreamError
@@ -77,7 +77,7 @@ class Answers:
         return [self.streamed(response, final=False), self.streamed(self.empty(), final=True)]
 
 
-class TensorStream(Buffered):
+class TensorStream(PieceOutlet):
     """An answer as messages of ModelStreamInfer (a `ports.Outlet`).
 
     Args:
@@ -103,23 +103,13 @@ class TensorStream(Buffered):
     def started(self, worker: str) -> None:
         """A worker took the request."""
 
-    def delta(
-        self,
-        index: int,
-        ids: Sequence[int],
-        text: str,
-        choice: int,
-        attempt: int,
-        logprobs: Any,
-        ends: Sequence[int] | None = None,
-    ) -> None:
+    def on_piece(self, piece: Piece) -> None:
         """The next tokens."""
-        self.tokens += len(ids)
         begun = self.session.answer.begun if self.session is not None else None
         prompt = len(begun.prompt_ids) // 4 if begun is not None else 0
         # What is not finished has vLLM's word for no reason.
-        piece = self._answers.piece([text], ["None"], prompt, [len(ids)])
-        self._put(self._answers.streamed(piece, final=False))
+        response = self._answers.piece([piece.text], ["None"], prompt, [len(piece.ids)])
+        self._put(self._answers.streamed(response, final=False))
 
     def finished(self, summary: Summary) -> None:
         """The answer is complete."""

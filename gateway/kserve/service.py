@@ -5,36 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from grpclib.exceptions import StreamTerminatedError
 
 from gateway.access.guard import TENANT
-from gateway.catalog import Catalog, Entry
+from gateway.access.view import View
+from gateway.catalog import Catalog
 from gateway.collected import Collected
 from gateway.door import Door
-from gateway.grpc.stream import RpcStream
 from gateway.kserve import inference_pb2 as pb
 from gateway.kserve.answers import Answers, TensorStream
 from gateway.kserve.asks import Ask, ask_of
+from gateway.kserve.conversation import Conversation, error_message, renamed
 from gateway.kserve.inference_grpc import GRPCInferenceServiceBase
 from gateway.kserve.models import VERSION, check_version, configuration, metadata
 from gateway.outlet import Flusher
 from gateway.session import Session
 from gateway.writer import ResponseWriter
-from shared.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    MillstreamError,
-    Overloaded,
-    UnknownModel,
-)
+from shared.errors import DeadlineExceeded, InvalidRequest, MillstreamError, UnknownModel
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
-
-MOST_AT_ONCE = 1024
-"""Requests that one stream may have open."""
 
 
 class KServeService(GRPCInferenceServiceBase):
@@ -48,9 +40,11 @@ class KServeService(GRPCInferenceServiceBase):
 
     def __init__(self, door: Door, catalog: Catalog, ready: Callable[[], bool]) -> None:
         self._door = door
-        self._catalog = catalog
         self._ready = ready
+        self._view = View(catalog, door.access)
         self._flusher = Flusher()
+        self._conversations: set[Conversation] = set()
+        self._draining = False
 
     # ---- what is there --------------------------------------------------------------------------
 
@@ -71,9 +65,12 @@ class KServeService(GRPCInferenceServiceBase):
         message = await stream.recv_message()
         if message is None:
             return
-        entry = self._catalog.refresh().get(message.name)
-        ready = self._ready() and entry is not None and entry.workers > 0
-        ready = ready and message.version in ("", VERSION)
+        try:
+            entry = self._view.model(_tenant(stream), message.name)
+        except UnknownModel:
+            ready = False
+        else:
+            ready = self._ready() and entry.workers > 0 and message.version in ("", VERSION)
         await stream.send_message(pb.ModelReadyResponse(ready=ready))
 
     async def ServerMetadata(
@@ -93,7 +90,8 @@ class KServeService(GRPCInferenceServiceBase):
         message = await stream.recv_message()
         if message is None:
             return
-        entry = self._entry(message.name, message.version)
+        entry = self._view.model(_tenant(stream), message.name)
+        check_version(message.version, "version")
         said = metadata(entry)
         await stream.send_message(said)
 
@@ -104,16 +102,10 @@ class KServeService(GRPCInferenceServiceBase):
         message = await stream.recv_message()
         if message is None:
             return
-        entry = self._entry(message.name, message.version)
+        entry = self._view.model(_tenant(stream), message.name)
+        check_version(message.version, "version")
         config = configuration(entry)
         await stream.send_message(pb.ModelConfigResponse(config=config))
-
-    def _entry(self, name: str, model_version: str) -> Entry:
-        entry = self._catalog.refresh().get(name)
-        if entry is None:
-            raise UnknownModel(f"model {name[:200]!r} is not served here", field="name")
-        check_version(model_version, "version")
-        return entry
 
     # ---- inference ------------------------------------------------------------------------------
 
@@ -130,25 +122,28 @@ class KServeService(GRPCInferenceServiceBase):
         try:
             response = await self._whole(message, ask, stream)
         except MillstreamError as error:
-            raise _renamed(error) from error
+            raise renamed(error) from error
         await stream.send_message(response)
 
     async def ModelStreamInfer(
         self, stream: Stream[pb.ModelInferRequest, pb.ModelStreamInferResponse]
     ) -> None:
         """Answer a stream's requests side by side; what fails is said, and the rest goes on."""
-        writer = cast(RpcStream, stream).writer
-        await stream.send_initial_metadata()
-        running: set[asyncio.Task[None]] = set()
-        async with asyncio.TaskGroup() as group:
-            async for message in stream:
-                if len(running) >= MOST_AT_ONCE:
-                    error = Overloaded(f"{MOST_AT_ONCE} requests are open on this stream")
-                    await writer.send([_error_message(message, error)])
-                    continue
-                task = group.create_task(self._one(message, stream, writer))
-                running.add(task)
-                task.add_done_callback(running.discard)
+        conversation = Conversation(stream, self._one)
+        self._conversations.add(conversation)
+        try:
+            if self._draining:
+                conversation.drain()
+            await stream.send_initial_metadata()
+            await conversation.serve()
+        finally:
+            self._conversations.discard(conversation)
+
+    def drain(self) -> None:
+        """End streams as soon as they are idle, with UNAVAILABLE."""
+        self._draining = True
+        for conversation in list(self._conversations):
+            conversation.drain()
 
     async def _one(
         self, message: pb.ModelInferRequest, stream: Stream[Any, Any], writer: ResponseWriter
@@ -162,7 +157,7 @@ class KServeService(GRPCInferenceServiceBase):
                 response = await self._whole(message, ask, stream)
                 await writer.send(_answers(message, ask).last(response))
         except MillstreamError as error:
-            await writer.send([_error_message(message, error)])
+            await writer.send([error_message(message, error)])
         except StreamTerminatedError:
             pass  # The client left; the call itself is cancelled for it.
 
@@ -204,15 +199,18 @@ class KServeService(GRPCInferenceServiceBase):
     ) -> Session:
         traceparent = stream.metadata.get("traceparent", "") if stream.metadata else ""
         # Ids of the protocol may be any text and are the stream's own: they name no request.
-        tenant = stream.metadata.get(TENANT, "") if stream.metadata else ""
         request = self._door.accept(
             ask.message,
             traceparent=traceparent if isinstance(traceparent, str) else "",
-            tenant=str(tenant),
+            tenant=_tenant(stream),
         )
         left = [ask.seconds, stream.deadline.time_remaining() if stream.deadline else None]
         seconds = min((one for one in left if one is not None), default=None)
         return self._door.open(request, outlet, seconds=seconds)
+
+
+def _tenant(stream: Stream[Any, Any]) -> str:
+    return str(stream.metadata.get(TENANT, "")) if stream.metadata else ""
 
 
 def _ask(message: pb.ModelInferRequest) -> Ask:
@@ -222,21 +220,6 @@ def _ask(message: pb.ModelInferRequest) -> Ask:
 
 def _answers(message: pb.ModelInferRequest, ask: Ask) -> Answers:
     return Answers(message.id, message.model_name, ask)
-
-
-def _error_message(message: pb.ModelInferRequest, error: MillstreamError) -> bytes:
-    failed = _renamed(error)
-    said = pb.ModelStreamInferResponse(error_message=failed.message)
-    said.infer_response.id = message.id
-    return said.SerializeToString()
-
-
-def _renamed(error: MillstreamError) -> MillstreamError:
-    """The error with its field named as the protocol's clients know it."""
-    field = error.field
-    name = "text_input" if field == "prompt" else field.removeprefix("sampling.")
-    message = error.message.replace(field, name) if "." in field else error.message
-    return type(error)(message, field=name, retry_after=error.retry_after)
 
 
 async def _until(seconds: float | None, work: Any) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.pace import Paced
-from gateway.ports import Summary
+from gateway.ports import Summary, TextOnly
 from shared.errors import DeadlineExceeded, MillstreamError
 
 SUMMARY = Summary(("stop",), 3, 4, 0, 0.1, 0.2, 0.3, 1)
@@ -55,7 +55,7 @@ class VirtualClock:
         return sum(not call.cancelled for _, _, call in self._calls)
 
 
-class Recorder:
+class Recorder(TextOnly):
     """An outlet that notes what it gets, and when."""
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -69,7 +69,14 @@ class Recorder:
         self.begun.append(worker)
 
     def delta(
-        self, index: int, ids: Sequence[int], text: str, choice: int, attempt: int, logprobs: Any
+        self,
+        index: int,
+        ids: Sequence[int],
+        text: str,
+        choice: int,
+        attempt: int,
+        logprobs: Any,
+        ends: Sequence[int] | None = None,
     ) -> None:
         now = self._clock.time()
         self.tokens += [(now, choice, index + place, text) for place in range(len(ids))]

@@ -15,6 +15,7 @@ from gateway.collected import Collected, Token, Whole, tokens_of
 from gateway.http.errors import openai_body
 from gateway.http.sse import SseOutlet, quote
 from gateway.outlet import Flusher, Writer
+from gateway.pieces import Piece
 from gateway.ports import Summary
 from shared.errors import MillstreamError
 
@@ -152,33 +153,22 @@ class OpenAiStream(SseOutlet):
         self._offsets = [0] * choices
         self._summaries: list[Summary] = []
 
-    def delta(
-        self,
-        index: int,
-        ids: Sequence[int],
-        text: str,
-        choice: int,
-        attempt: int,
-        logprobs: Any,
-        ends: Sequence[int] | None = None,
-    ) -> None:
+    def on_piece(self, piece: Piece) -> None:
         """The next tokens."""
-        self.tokens += len(ids)
-        if not index:
-            self._begin(choice)
+        if not piece.start:
+            self._begin(piece.choice)
         if self._plain:
-            self._put(f"{self._heads[choice]}{quote(text)}{self._tail}".encode())
+            self._put(f"{self._heads[piece.choice]}{quote(piece.text)}{self._tail}".encode())
         else:
-            self._put_full(choice, ids, text, logprobs, ends)
+            self._put_full(piece)
 
     def error_event(self, error: MillstreamError) -> bytes:
         """What the clients raise as an APIError."""
         return f"data: {json.dumps(openai_body(error))}\n\n".encode()
 
-    def _put_full(
-        self, choice: int, ids: Sequence[int], text: str, logprobs: Any, ends: Sequence[int] | None
-    ) -> None:
+    def _put_full(self, piece: Piece) -> None:
         """The same with what was asked for beside the text."""
+        _, ids, text, choice, _, logprobs, ends = piece
         said = None
         if self._head.logprobs:
             tokens = tokens_of(ids, text, logprobs, ends)

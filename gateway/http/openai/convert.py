@@ -144,6 +144,8 @@ def _request(body: Generation) -> pb.GenerateRequest:
         sampling.seed = body.seed % (1 << 64)
     if body.stop is not None:
         sampling.stop.extend([body.stop] if isinstance(body.stop, str) else body.stop)
+    if body.pace is not None:
+        message.pace = body.pace
     _structured(body, message)
     return message
 

@@ -1,4 +1,4 @@
-"""What OpenAI's clients send, with the fields that vLLM added, as pydantic models.
+"""What OpenAI's clients send, with the fields that vLLM and we added, as pydantic models.
 
 A field that is not listed is accepted and ignored; docs/http.md says what happens to each.
 """
@@ -46,6 +46,7 @@ class Generation(BaseModel):
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
     return_token_ids: bool | None = None
+    pace: float | None = None
 
 
 class ChatMessage(BaseModel):

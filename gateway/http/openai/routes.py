@@ -13,15 +13,14 @@ from starlette.responses import Response
 
 from gateway.catalog import Entry
 from gateway.http.errors import openai_response, renamed
-from gateway.http.front import Front
+from gateway.http.front import Asked, Front
 from gateway.http.openai import convert
 from gateway.http.openai.answers import Head, OpenAiStream, Shape, whole_answer
 from gateway.http.openai.requests import ChatRequest, CompletionRequest, Generation
 from gateway.http.openai.shapes import ChatShape, CompletionShape
 from gateway.http.reply import EventReply, WholeReply
 from millstream.v1 import inference_pb2 as pb
-from shared import wire
-from shared.errors import MillstreamError, UnknownModel
+from shared.errors import MillstreamError
 
 CHAT = ChatShape()
 COMPLETION = CompletionShape()
@@ -44,18 +43,15 @@ def register(routes: FastAPI, front: Front) -> None:
         return _answer(front, request, body, messages, COMPLETION, "cmpl-")
 
     @routes.get("/v1/models", tags=TAGS)
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> dict[str, Any]:
         """List the models that can be called."""
-        ready = [entry for entry in front.catalog.entries() if entry.state == "ready"]
+        ready = front.view.ready(request.state.tenant)
         return {"object": "list", "data": [_model(front, entry) for entry in ready]}
 
     @routes.get("/v1/models/{name:path}", tags=TAGS)
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: str, request: Request) -> dict[str, Any]:
         """Describe one model."""
-        entry = front.catalog.refresh().get(name)
-        if entry is None:
-            raise UnknownModel(f"model {name[:200]!r} is not served here", field="model")
-        return _model(front, entry)
+        return _model(front, front.view.model(request.state.tenant, name, "model"))
 
 
 def _answer(
@@ -67,8 +63,8 @@ def _answer(
     prefix: str,
 ) -> Response:
     names = convert.names(body)
-    requests = _accept(front, connection, messages, names)
-    first = requests[0]
+    asked = _accept(front, connection, messages, names)
+    first = asked[0].request
     options = body.stream_options
     usage = bool(options and options.include_usage)
     head = Head(
@@ -82,15 +78,15 @@ def _answer(
     )
     if not body.stream:
         whole = partial(whole_answer, shape, head)
-        return WholeReply(front, requests, openai_response, names, tokens=head.logprobs, body=whole)
+        return WholeReply(front, asked, openai_response, names, tokens=head.logprobs, body=whole)
     make = partial(
         OpenAiStream,
         shape=shape,
         head=head,
-        choices=sum(request.sampling.n for request in requests),
-        sessions=len(requests),
+        choices=sum(one.request.sampling.n for one in asked),
+        sessions=len(asked),
     )
-    return EventReply(front, requests, openai_response, names, make=make)
+    return EventReply(front, asked, openai_response, names, make=make)
 
 
 def _accept(
@@ -98,7 +94,7 @@ def _accept(
     connection: Request,
     messages: Sequence[pb.GenerateRequest],
     names: dict[str, str],
-) -> list[wire.Request]:
+) -> list[Asked]:
     if len(messages) > 1:  # They run side by side, each under a name of its own.
         stem = connection.state.request_id[:56]
         for place, message in enumerate(messages):
