@@ -20,6 +20,13 @@ WAITS = "wait"
 """The feature of a function whose calls may wait in the queue while no worker is there."""
 
 
+Visible = Callable[[str], bool]
+
+
+def _all(_name: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One served name.
@@ -131,18 +138,19 @@ class Catalog:
             entry = self._look_up(name)
         return entry
 
-    def card(self, name: str) -> ModelCard:
+    def card(self, name: str, visible: Visible = _all) -> ModelCard:
         """The card of a language model that can be called.
 
         Args:
             name: The served name; empty for the only one that is served.
+            visible: Which models the caller may know of.
 
         Raises:
             InvalidRequest: It is a function, or the name is empty and not exactly one is served.
             UnknownModel: Nobody serves it.
             Unavailable: It is loading, or failed to load.
         """
-        entry = self._entry(name) if name else self._only()
+        entry = self._entry(name, visible) if name else self._only(visible)
         if entry.workers == 0:
             entry = self.refresh().get(entry.name, entry)
         if entry.is_function:
@@ -154,11 +162,12 @@ class Catalog:
             return entry.card
         raise _not_ready(entry)
 
-    def function(self, name: str) -> Function:
+    def function(self, name: str, visible: Visible = _all) -> Function:
         """A function that can be called now, or whose calls may wait for a worker.
 
         Args:
             name: `name@version`, or a name alone for its default version.
+            visible: Which models the caller may know of.
 
         Raises:
             InvalidRequest: The name is empty, or a language model's.
@@ -166,11 +175,11 @@ class Catalog:
             Unavailable: No worker serves it now, or its signature cannot be read.
         """
         if not name:
-            raise InvalidRequest(f"model is empty; {self._served()}", field="model")
-        entry = self._entry(name)
+            raise InvalidRequest(f"model is empty; {self._served(visible)}", field="model")
+        entry = self._entry(name, visible)
         if entry.workers == 0:
             self.refresh()
-            entry = self._entry(name)
+            entry = self._entry(name, visible)
         card, typed = entry.card, entry.typed
         if card is None:
             raise _not_ready(entry)
@@ -189,25 +198,29 @@ class Catalog:
             raise Unavailable(f"no worker serves {entry.name!r} now", retry_after=1.0)
         raise _not_ready(entry)
 
-    def _entry(self, name: str) -> Entry:
+    def _entry(self, name: str, visible: Visible) -> Entry:
         entry = self.find(name)
         if entry is None:
             raise UnknownModel(
-                f"model {name[:200]!r} is not served here; {self._served()}", field="model"
+                f"model {name[:200]!r} is not served here; {self._served(visible)}", field="model"
             )
         return entry
 
     def _look_up(self, name: str) -> Entry | None:
         return self._entries.get(name) or self._entries.get(self._defaults.get(name, ""))
 
-    def _only(self) -> Entry:
-        models = [entry for entry in self.refresh().values() if not entry.is_function]
+    def _only(self, visible: Visible) -> Entry:
+        models = [
+            entry
+            for entry in self.refresh().values()
+            if not entry.is_function and visible(entry.name)
+        ]
         if len(models) != 1:
-            raise InvalidRequest(f"model is empty; {self._served()}", field="model")
+            raise InvalidRequest(f"model is empty; {self._served(visible)}", field="model")
         return models[0]
 
-    def _served(self) -> str:
-        names = sorted(self._entries)
+    def _served(self, visible: Visible) -> str:
+        names = sorted(filter(visible, self._entries))
         if not names:
             return "no worker serves any model"
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

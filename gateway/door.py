@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import time
+from functools import partial
 
 from gateway import validate
 from gateway.access import Access
@@ -81,7 +82,7 @@ class Door:
         validate.check_request_id(name)
         labels = validate.check_labels(message.labels)
         validate.check_pace(message)
-        card = self._catalog.card(message.model)
+        card = self._catalog.card(message.model, partial(self.access.visible, tenant))
         prompt, messages, token_ids = validate.prompt_of(message, card)
         known = len(token_ids) if token_ids is not None else 1
         return wire.Request(

@@ -99,7 +99,9 @@ class InferenceService(InferenceBase):
         message = await stream.recv_message()
         if message is None:
             return
-        function = self._calls.function(message.model, streaming=False)
+        function = self._calls.function(
+            message.model, tenant=_metadata(stream, TENANT), streaming=False
+        )
         request = untyped.request_of_values(function.typed, message.inputs)
         call = self._calls.begin(function, request, _options(stream, message))
         await self._calls.reply(stream, call, untyped.converter(function.typed))
@@ -109,7 +111,9 @@ class InferenceService(InferenceBase):
         message = await stream.recv_message()
         if message is None:
             return
-        function = self._calls.function(message.model, streaming=True)
+        function = self._calls.function(
+            message.model, tenant=_metadata(stream, TENANT), streaming=True
+        )
         request = untyped.request_of_values(function.typed, message.inputs)
         convert = untyped.converter(function.typed)
         await self._calls.stream(stream, function, request, _options(stream, message), convert)

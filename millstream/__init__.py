@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from workers.app.context import Context
     from workers.app.dependencies import Depends
     from workers.app.failures import AppError
-    from workers.app.markers import Number, Tensor, TorchTensor
+    from workers.app.instruments import Logging, Metrics, Traces
+    from workers.app.markers import END, End, Number, Tensor, TorchTensor
     from workers.app.media import Audio, Image, Video
     from workers.app.middleware import Middleware
 
 __all__ = [
+    "END",
     "App",
     "AppError",
     "Audio",
@@ -30,22 +32,27 @@ __all__ = [
     "Context",
     "Delta",
     "Depends",
+    "End",
     "Finished",
     "Function",
     "Generation",
     "Image",
     "Items",
+    "Logging",
     "Media",
+    "Metrics",
     "Middleware",
     "Number",
     "Started",
     "SyncClient",
     "Tensor",
     "TorchTensor",
+    "Traces",
     "Video",
 ]
 
 _HOME = {
+    "END": "workers.app.markers",
     "App": "workers.app.app",
     "AppError": "workers.app.failures",
     "Audio": "workers.app.media",
@@ -53,18 +60,22 @@ _HOME = {
     "Context": "workers.app.context",
     "Delta": "millstream.client",
     "Depends": "workers.app.dependencies",
+    "End": "workers.app.markers",
     "Finished": "millstream.client",
     "Function": "millstream.client",
     "Generation": "millstream.client",
     "Image": "workers.app.media",
     "Items": "millstream.client",
+    "Logging": "workers.app.instruments",
     "Media": "shared.values",
+    "Metrics": "workers.app.instruments",
     "Middleware": "workers.app.middleware",
     "Number": "workers.app.markers",
     "Started": "millstream.client",
     "SyncClient": "millstream.sync",
     "Tensor": "workers.app.markers",
     "TorchTensor": "workers.app.markers",
+    "Traces": "workers.app.instruments",
     "Video": "workers.app.media",
 }
 

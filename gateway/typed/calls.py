@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from gateway.catalog import Catalog, Function
@@ -11,79 +12,14 @@ from gateway.grpc.stream import RpcStream
 from gateway.outlet import Flusher
 from gateway.session import Session
 from gateway.typed import untyped
+from gateway.typed.awaited import Awaited
+from gateway.typed.call import PlainCall, too_large
 from gateway.typed.options import Options
-from gateway.typed.outlet import Awaited, CallOutlet, Convert
+from gateway.typed.outlet import CallOutlet, Convert
 from shared.errors import InvalidRequest, MillstreamError, RequestTooLarge
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
-
-
-class PlainCall:
-    """A call whose items come as the function's response messages; close it when done.
-
-    `async for message in call`, or `await call.result()` where the function does not stream.
-
-    Args:
-        door: The way in.
-        function: Which.
-        request: Its request message.
-        session: What runs for it.
-        outlet: Gets its items.
-
-    Attributes:
-        function: Which.
-    """
-
-    def __init__(
-        self, door: Door, function: Function, request: Any, session: Session, outlet: Awaited
-    ) -> None:
-        self.function = function
-        self._door = door
-        self._request = request
-        self._session = session
-        self._outlet = outlet
-
-    @property
-    def request_id(self) -> str:
-        """The client's name for it, or the generated one."""
-        return self._session.request.request_id
-
-    async def item(self) -> bytes:
-        """The one item of a function that does not stream, serialized.
-
-        Raises:
-            MillstreamError: What the call failed with.
-        """
-        try:
-            return await self._outlet.only()
-        except RequestTooLarge as error:
-            raise too_large(error, self._request) from error
-
-    async def result(self) -> Any:
-        """The response message of a function that does not stream.
-
-        Raises:
-            MillstreamError: What the call failed with.
-        """
-        return untyped.parsed(self.function.typed, await self.item())
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        """Yield the response messages as they come.
-
-        Raises:
-            MillstreamError: What the call failed with.
-        """
-        try:
-            while (item := await self._outlet.next()) is not None:
-                yield untyped.parsed(self.function.typed, item)
-        except RequestTooLarge as error:
-            raise too_large(error, self._request) from error
-
-    def close(self) -> None:
-        """The client is served or gone: what still runs is cancelled."""
-        self._outlet.abandon()
-        self._door.close(self._session)
 
 
 class Calls:
@@ -99,11 +35,12 @@ class Calls:
         self._catalog = catalog
         self._flusher = Flusher()
 
-    def function(self, name: str, *, streaming: bool | None = None) -> Function:
+    def function(self, name: str, *, tenant: str = "", streaming: bool | None = None) -> Function:
         """A function that can be called now.
 
         Args:
             name: `name@version`, or a name alone for its default version.
+            tenant: Who calls, admitted.
             streaming: Whether the call is for a stream; None where either will do.
 
         Raises:
@@ -111,7 +48,7 @@ class Calls:
             UnknownModel: Nobody serves it.
             Unavailable: No worker serves it now.
         """
-        function = self._catalog.function(name)
+        function = self._catalog.function(name, partial(self._door.access.visible, tenant))
         streams = function.typed.signature.streaming
         if streaming is not None and streaming != streams:
             what = "streams" if streams else "does not stream"
@@ -146,7 +83,7 @@ class Calls:
         Raises:
             MillstreamError: What is wrong with it.
         """
-        function = self.function(name, streaming=streaming)
+        function = self.function(name, tenant=options.tenant, streaming=streaming)
         message = untyped.request_of(function.typed, inputs, json=json)
         return self.begin(function, message, options)
 
@@ -220,21 +157,3 @@ class Calls:
         finally:
             writer.begin()
             call.close()
-
-
-def too_large(error: RequestTooLarge, message: Any) -> RequestTooLarge:
-    """The same error, with the name of the parameter that takes the most room."""
-    sizes = {}
-    rest = type(message)()
-    rest.CopyFrom(message)
-    for descriptor, _ in message.ListFields():
-        before = rest.ByteSize()
-        rest.ClearField(descriptor.name)
-        sizes[descriptor.name] = before - rest.ByteSize()
-    field = max(sizes, key=sizes.__getitem__, default="")
-    what = error.message.partition(":")[0]
-    return RequestTooLarge(
-        f"{what}, and {field or 'it'} is most of it: send less, or raise max_payload on the NATS "
-        "server",
-        field=field,
-    )

@@ -6,8 +6,6 @@ it is in the client's transport, and it is these outlets that say so.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +23,7 @@ Convert = Callable[[int, bytes], bytes]
 """An item of a position as the message that the client gets."""
 
 
-def _untold(_taken: int) -> None:
+def untold(_taken: int) -> None:
     """Nobody wants to know."""
 
 
@@ -80,7 +78,7 @@ class CallOutlet(ItemsOnly, Buffered):
         super().__init__(writer, flusher, fail)
         self._convert = convert
         self._sent = 0
-        self.taken: Callable[[int], None] = _untold
+        self.taken: Callable[[int], None] = untold
 
     def items(self, index: int, items: Sequence[bytes], attempt: int) -> None:
         """The next items."""
@@ -98,7 +96,7 @@ class CallOutlet(ItemsOnly, Buffered):
                 self._overflowed(error)
                 return
         self._unsent.extend(items)
-        self._size += _size(items)
+        self._size += size_of(items)
         if not self._dirty:
             self._dirty = True
             self._flusher.soon(self)
@@ -131,7 +129,7 @@ class CallOutlet(ItemsOnly, Buffered):
                     await self._writer.send(batch)
                     self._wrote(batch)
         finally:  # Both hold the session, which holds this.
-            self.taken = _untold
+            self.taken = untold
             self._overflowed = _nobody_to_tell
         if self._error is not None:
             raise self._error
@@ -149,84 +147,10 @@ class CallOutlet(ItemsOnly, Buffered):
         return batch
 
     def _wrote(self, items: Sequence[bytes]) -> None:
-        self._size -= _size(items)
+        self._size -= size_of(items)
         self._sent += len(items)
         self.taken(self._sent)
 
 
-class Awaited(ItemsOnly):
-    """Keeps a call's items until somebody takes them, one by one (a `ports.Outlet`).
-
-    Attributes:
-        taken: Told how many items were taken in all; set once the session is open.
-    """
-
-    def __init__(self) -> None:
-        self.taken: Callable[[int], None] = _untold
-        self._items: deque[bytes] = deque()
-        self._count = 0
-        self._ended = False
-        self._error: MillstreamError | None = None
-        self._wake = asyncio.Event()
-
-    async def next(self) -> bytes | None:
-        """The next item, or None after the last.
-
-        Raises:
-            MillstreamError: What the session failed with, after the items before.
-        """
-        while not self._items:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return None
-            self._wake.clear()
-            await self._wake.wait()
-        item = self._items.popleft()
-        self._count += 1
-        self.taken(self._count)
-        return item
-
-    async def only(self) -> bytes:
-        """The one item of a function that does not stream, once the call has ended.
-
-        Raises:
-            MillstreamError: What the session failed with.
-            InternalError: The worker gave none, or several.
-        """
-        while not self._ended:
-            self._wake.clear()
-            await self._wake.wait()
-        if self._error is not None:
-            raise self._error
-        if len(self._items) != 1:
-            raise InternalError(f"the worker gave {len(self._items)} results: want one")
-        return self._items[0]
-
-    def items(self, index: int, items: Sequence[bytes], attempt: int) -> None:
-        """The next items."""
-        self._items.extend(items)
-        self._wake.set()
-
-    def finished(self, summary: Summary) -> None:
-        """The last item was given."""
-        self._end()
-
-    def failed(self, error: MillstreamError) -> None:
-        """The call failed."""
-        self._error = error
-        self._end()
-
-    def abandon(self) -> None:
-        """The client is served or gone: `next` returns None."""
-        self.taken = _untold
-        self._items.clear()
-        self._end()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._wake.set()
-
-
-def _size(items: Sequence[bytes]) -> int:
+def size_of(items: Sequence[bytes]) -> int:
     return sum(map(len, items)) + wire.ITEM_OVERHEAD * len(items)

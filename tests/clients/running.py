@@ -19,6 +19,8 @@ from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-clients"
+VLLM = ROOT / ".venv-vllm"
+TOKENIZER = ROOT / "workers" / "bundled" / "model"
 PROGRAMS = Path(__file__).parent / "programs"
 CHAT_MODEL = "tiny-stories"
 
@@ -98,11 +100,16 @@ class Clients:
         Its assertions are the test.
         """
         command = [str(_interpreter(client)), str(PROGRAMS / program)]
-        given = {"BASE_URL": self.base, "TARGET": self.target, "CHAT_MODEL": self.chat}
+        given = {
+            "BASE_URL": self.base,
+            "TARGET": self.target,
+            "CHAT_MODEL": self.chat,
+            "TOKENIZER": str(TOKENIZER),
+        }
         done = subprocess.run(
             command,
             env={**os.environ, **given, **more},
-            cwd=HOME / client,
+            cwd=self._directory if client == "vllm" else HOME / client,
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -119,6 +126,10 @@ def missing(reason: str) -> None:
 
 
 def _interpreter(client: str) -> Path:
+    if client == "vllm":
+        if not (VLLM / ".ready").exists():
+            missing("vLLM is not installed: make test-vllm")
+        return VLLM / "bin" / "python"
     done = subprocess.run(
         [str(Path(__file__).parent / "setup.sh"), client], capture_output=True, text=True
     )

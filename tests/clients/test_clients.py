@@ -18,6 +18,7 @@ from tests.eventually import eventually
         ("triton", "triton_aio.py"),
         ("litellm", "litellm_calls.py"),
         ("langchain", "langchain_calls.py"),
+        ("vllm", "vllm_bench.py"),
     ],
 )
 def test_a_client(clients: Clients, client: str, program: str) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,19 +24,17 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def stack(engine: None) -> Iterator[Compose]:
-    """The stack, built from this tree and running with the torch engine and one worker."""
-    wheels = os.environ.get("WHEELS") or _folder_of_wheels()
-    compose = Compose(
-        "millstream-test",
-        {"GRPC_PORT": "0", "HTTP_PORT": "0", "TAG": "test"}
-        | ({"WHEELS": wheels} if wheels else {}),
-    )
+    """The stack, built from this tree and running with the torch engine and one worker.
+
+    Where deploy/wheels holds no CPU build of torch, the worker's image takes the index's.
+    """
+    compose = Compose("millstream-test", {"GRPC_PORT": "0", "HTTP_PORT": "0", "TAG": "test"})
     compose.run("build", "--quiet", seconds=BUILD_SECONDS)
     try:
         compose.up()
         yield compose
     finally:
-        compose.down()
+        compose.close()
 
 
 @pytest.fixture
@@ -58,12 +55,6 @@ def sim_stack(stack: Compose) -> Compose:
 def numbers() -> dict[str, str]:
     """Measured on the way, printed at the end."""
     return NUMBERS
-
-
-def _folder_of_wheels() -> str:
-    """The folder where pip finds a torch wheel on this machine, if it is told one."""
-    folders = os.environ.get("PIP_FIND_LINKS", "").split()
-    return next((one for one in folders if list(Path(one).glob("torch-*.whl"))), "")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,6 +14,8 @@ from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
 PYTHON_IMAGE = "python:3.11-slim-bookworm"
+NGINX = "nginx:1.28-alpine"
+PROMETHEUS = "prom/prometheus:v3.7.3"
 UP_SECONDS = 120.0
 BUILD_SECONDS = 540.0
 
@@ -53,6 +55,27 @@ def image_megabytes(image: str) -> float:
     return int(docker("image", "inspect", "-f", "{{.Size}}", image)) / 1e6
 
 
+def nginx_image() -> str:
+    """The public image where it is or can be had, else Debian's nginx."""
+    return _public_or_made(NGINX, "nginx")
+
+
+def prometheus_image() -> str:
+    """The same of Prometheus."""
+    return _public_or_made(PROMETHEUS, "prometheus")
+
+
+def _public_or_made(public: str, name: str) -> str:
+    pulled = subprocess.run(["docker", "pull", "-q", public], capture_output=True, timeout=120)
+    if pulled.returncode == 0:
+        return public
+    folder = "tests/containers"
+    made = f"millstream-test-{name}:local"
+    file = f"{folder}/{name}.Dockerfile"
+    docker("build", "-q", "-t", made, "-f", file, folder, seconds=BUILD_SECONDS)
+    return made
+
+
 class Compose:
     """The stack of compose.yaml under a project name of its own.
 
@@ -86,7 +109,7 @@ class Compose:
             "up", "-d", "--wait", "--no-build", "--scale", f"worker={workers}", seconds=UP_SECONDS
         )
 
-    def down(self) -> None:
+    def close(self) -> None:
         """Remove containers, networks and volumes."""
         self.run("down", "-v", "--timeout", "5", seconds=UP_SECONDS)
 

