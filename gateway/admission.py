@@ -34,9 +34,14 @@ class _Model:
 
 
 class Admission:
-    """Refuses what cannot be done in time."""
+    """Refuses what cannot be done in time.
 
-    def __init__(self) -> None:
+    Args:
+        refuses: Whether it does; else it only learns.
+    """
+
+    def __init__(self, *, refuses: bool = True) -> None:
+        self._refuses = refuses
         self._models: dict[str, _Model] = {}
 
     def check(self, model: str, urgency: int, seconds: float, now: float) -> None:
@@ -52,7 +57,7 @@ class Admission:
             Overloaded: It would not be done in time; it says when to come again.
         """
         known = self._models.get(model)
-        if known is None:
+        if known is None or not self._refuses:
             return
         ahead = sum(known.waiting[: urgency + 1])
         bound = known.bound

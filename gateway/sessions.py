@@ -15,14 +15,17 @@ class Sessions:
     `settle` keeps all of it true; it is called after every call on a session that may change whose
     worker it is on, when it is due, or whether it is over.
 
+    Args:
+        refuse_late: Whether what would not be done in time is refused.
+
     Attributes:
         by_id: Open sessions by ULID.
         admission: Learns from them how long a request takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, refuse_late: bool = True) -> None:
         self.by_id: dict[str, Session] = {}
-        self.admission = Admission()
+        self.admission = Admission(refuses=refuse_late)
         self._names: dict[tuple[str, str], Session] = {}
         self._waiting: set[str] = set()
         self._bound: dict[str, str] = {}

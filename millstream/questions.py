@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypedDict
 
@@ -16,6 +17,15 @@ PRIORITIES: Mapping[str, pb.Priority] = {
     "standard": pb.PRIORITY_STANDARD,
     "batch": pb.PRIORITY_BATCH,
 }
+
+
+class Structured(TypedDict, total=False):
+    """What may be generated; exactly one of these."""
+
+    json_schema: str | Mapping[str, object]
+    regex: str
+    choices: Sequence[str]
+    grammar: str
 
 
 class Options(TypedDict, total=False):
@@ -40,6 +50,9 @@ class Options(TypedDict, total=False):
     priority: Priority
     request_id: str
     labels: Mapping[str, str]
+    structured: Structured
+    adapter: str
+    pace: float
 
 
 def question(
@@ -87,14 +100,30 @@ def _set(request: pb.GenerateRequest, name: str, value: object) -> None:
         request.priority = PRIORITIES[str(value)]
     elif name == "labels":
         request.labels.update(dict(value))  # type: ignore[call-overload]
-    elif name == "request_id":
-        request.request_id = value  # type: ignore[assignment]
+    elif name in ("request_id", "adapter", "pace"):
+        setattr(request, name, value)
+    elif name == "structured":
+        _restrict(request.structured, dict(value))  # type: ignore[call-overload]
     elif name == "stop":
         request.sampling.stop.extend([value] if isinstance(value, str) else value)  # type: ignore[arg-type]
     elif name in Options.__annotations__:
         setattr(request.sampling, name, value)
     else:
         raise TypeError("no such option")
+
+
+def _restrict(structured: pb.Structured, given: dict[str, object]) -> None:
+    if len(given) != 1:
+        raise ValueError(f"want exactly one of {', '.join(Structured.__annotations__)}")
+    ((kind, value),) = given.items()
+    if kind == "choices":
+        structured.choices.values.extend(value)  # type: ignore[arg-type]
+    elif kind == "json_schema" and not isinstance(value, str):
+        structured.json_schema = json.dumps(value)
+    elif kind in Structured.__annotations__:
+        setattr(structured, kind, value)
+    else:
+        raise ValueError(f"{kind!r} is not one of {', '.join(Structured.__annotations__)}")
 
 
 def _turn(one: Turn) -> pb.Message:

@@ -7,6 +7,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -17,7 +18,7 @@ from shared.bus import Bus, BusOptions
 from shared.metrics import start_metrics_server
 from shared.ready import calm_collector, loop_factory, say_ready
 from workers.engines.base import Engine, ModelLoadError
-from workers.engines.loading import load_engines
+from workers.engines.loading import Unloadable, load_engines, served_name
 from workers.metrics import WorkerMetrics
 from workers.runner import LoadError, Runner
 from workers.settings import WorkerSettings
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 TICK = 0.02
 SETTLE_LIMIT = 2.0
 READY_TOUCH = 1.0
+ANNOUNCE_FAILURE = 2.0
 
 EXIT_OK = 0
 EXIT_MODEL = 3
@@ -157,6 +159,11 @@ async def _serve(settings: WorkerSettings) -> int:
         engines = [(name, traced(engine, settings.name)) for name, engine in load_engines(settings)]
     except ModelLoadError as error:
         log.error("engine_failed", engine=settings.engine, reason=str(error))
+        model = settings.app or served_name(settings)
+        with suppress(TimeoutError):  # Gateways should hear of it, where NATS is there.
+            await asyncio.wait_for(
+                Host(settings, [(model, Unloadable(error))]).serve(), ANNOUNCE_FAILURE
+            )
         return EXIT_MODEL
     return await Host(settings, engines).serve()
 

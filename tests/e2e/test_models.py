@@ -6,14 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from millstream.nats_server import NatsServer
+from tests.engines.hub import ABSENT, GATED, refusing_hub
 from workers import bundled
-from workers.runner import EXIT_MODEL
+from workers.host import EXIT_MODEL
 
 pytest.importorskip("torch", reason="the torch extra is not installed")
 
@@ -28,11 +29,13 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     server.stop()
 
 
-def run_worker(nats: NatsServer, *flags: str) -> subprocess.CompletedProcess[str]:
+def run_worker(
+    nats: NatsServer, *flags: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "workers", "--nats", nats.url, "--engine", "torch", *flags],
         capture_output=True, text=True, timeout=120, cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", **(env or {})},
     )  # fmt: skip
 
 
@@ -78,3 +81,27 @@ def test_settings_that_do_not_fit(nats: NatsServer, flags: list[str], words: str
     ended = run_worker(nats, *flags)
     assert ended.returncode == EXIT_MODEL, ended.stderr
     assert words in " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("model", "token", "words"),
+    [
+        (GATED, "", ["it is gated", "--token-file", "You must be authenticated"]),
+        (GATED, "made-up", ["it is gated", "accept its terms", "not in the authorized list"]),
+        (ABSENT, "", ["no such model, or hides it", "--token-file"]),
+        (ABSENT, "made-up", ["no such model, or hides it", "check the id"]),
+    ],
+)
+def test_a_hub_that_refuses(
+    nats: NatsServer, tmp_path: Path, model: str, token: str, words: list[str]
+) -> None:
+    flags = ["--model", model]
+    if token:
+        (tmp_path / "token").write_text(token)
+        flags += ["--token-file", str(tmp_path / "token")]
+    with refusing_hub(tmp_path / "home") as env:
+        ended = run_worker(nats, *flags, env=env)
+    assert ended.returncode == EXIT_MODEL, ended.stderr
+    said = " ".join(ended.stderr.split())
+    for word in ("there is no directory " + model, *words):
+        assert word in said

@@ -6,7 +6,8 @@ import asyncio
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,13 @@ from millstream import Client
 from millstream.questions import Priority
 from shared.errors import DeadlineExceeded, Overloaded
 from tests.e2e.running import RunningStack
+from tests.faults.harness import Cluster
 
 STEP = 0.005
 TOKENS = 8
+BATCH = 40
+LATE = 0.01
+"""Who asks when a slot has just been given away is not overtaken by that."""
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +34,40 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 @dataclass(slots=True)
 class Seen:
-    """When a request was taken, and when it ended."""
+    """When a request was asked, taken and ended, and the time between its pieces."""
 
     priority: Priority
+    asked: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     ended: float = 0.0
+    gaps: list[float] = field(default_factory=list)
 
 
 async def ask(client: Client, seen: list[Seen], priority: Priority) -> Seen:
     """Ask, and note when the first token and the end came."""
     one = Seen(priority)
+    last = 0.0
     async for _ in client.generate("x", max_tokens=TOKENS, priority=priority):
-        if not one.started:
-            one.started = time.perf_counter()
+        now = time.perf_counter()
+        if one.started:
+            one.gaps.append(now - last)
+        else:
+            one.started = now
+        last = now
     one.ended = time.perf_counter()
     seen.append(one)
     return one
+
+
+async def _done(seen: list[Seen], count: int) -> None:
+    """Wait until so many have ended."""
+    while len(seen) < count:  # noqa: ASYNC110
+        await asyncio.sleep(STEP)
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The value that so many percent do not exceed."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 async def test_what_is_late_is_never_started(stack: RunningStack) -> None:
@@ -64,20 +87,34 @@ async def test_what_is_late_is_never_started(stack: RunningStack) -> None:
 
 
 async def test_interactive_work_overtakes_a_full_queue(stack: RunningStack) -> None:
+    """Its p99 from a slot's end to its first token is a step and 5 ms, on a machine at rest.
+
+    How late this one is with the steps of the batch work beside it counts twice: the end of the
+    one before and its own start may both be late.
+    """
     async with Client(stack.target) as client:
         seen: list[Seen] = []
-        batch = [asyncio.create_task(ask(client, seen, "batch")) for _ in range(40)]
-        await asyncio.wait(batch, return_when=asyncio.FIRST_COMPLETED)
+        gaps: list[float] = []
+        stop = asyncio.Event()
+
+        async def user() -> None:
+            while not stop.is_set():
+                gaps.extend((await ask(client, seen, "batch")).gaps)
+
+        batch = [asyncio.create_task(user()) for _ in range(BATCH)]
+        await asyncio.wait_for(_done(seen, 2), 10)
         waits = []
-        for _ in range(12):
+        for _ in range(100):
             one = await ask(client, seen, "interactive")
             freed = max(other.ended for other in seen if other.ended < one.started)
             waits.append(one.started - freed)
-        assert sum(not task.done() for task in batch) > 10, "the queue was not full"
+            passed = sum(one.asked + LATE < other.started < one.started for other in seen)
+            assert passed <= 1, f"{passed} requests overtook it"  # One is what the floor lets by.
+        stop.set()
         await asyncio.gather(*batch)
-        # From a slot's end to the first token of who got it: the pull, and a step.
-        assert statistics.median(waits) < STEP + 0.010, waits
-        assert max(waits) < (TOKENS + 2) * STEP + 0.1, waits
+    late = max(0.0, percentile(gaps, 99) - STEP)
+    assert percentile(waits, 50) < STEP + 0.005 + late, (waits, late)
+    assert percentile(waits, 99) < STEP + 0.005 + 2 * late, (waits, late)
 
 
 async def test_batch_work_does_not_starve(stack: RunningStack) -> None:
@@ -106,4 +143,20 @@ async def test_what_would_be_late_is_refused_at_once(stack: RunningStack) -> Non
             await anext(client.generate("x", max_tokens=8, priority="batch", deadline=0.15))
         assert time.perf_counter() - began < 0.12
         assert caught.value.retry_after
+        await asyncio.gather(*batch)
+
+
+async def test_what_would_be_late_may_wait_where_one_says_so(tmp_path: Path) -> None:
+    async with Cluster(
+        tmp_path,
+        workers=1,
+        engine=(f"step_ms={STEP * 1000:g}", "max_batch=1"),
+        gateway_flags=("--no-refuse-late",),
+    ) as cluster:
+        client = cluster.client()
+        seen: list[Seen] = []
+        batch = [asyncio.create_task(ask(client, seen, "batch")) for _ in range(30)]
+        await _done(seen, 10)
+        with pytest.raises(DeadlineExceeded):
+            await client.complete("x", max_tokens=8, priority="batch", deadline=0.15)
         await asyncio.gather(*batch)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tests.engines.driver import Driver, Subject
+from workers.engines.reader import PromptReader
 from workers.engines.text import Pieces
 from workers.engines.torch import TorchEngine
 from workers.engines.torch.loading import load
@@ -40,5 +41,5 @@ def make_runner(folder: Path, slots: int = 8, chunk: int = 16) -> tuple[Runner, 
         str(folder), served_name="t", dtype="auto", device="cpu", slots=slots, context=None
     )
     pieces = Pieces.of(loaded.tokenizer, loaded.config.vocab_size)
-    preparer = Preparer(loaded.tokenizer, pieces, loaded.defaults, loaded.context, slots)
-    return Runner(loaded, slots, chunk), preparer
+    reader = PromptReader(loaded.tokenizer, len(pieces), loaded.context, slots)
+    return Runner(loaded, slots, chunk), Preparer(reader, pieces, loaded.defaults)

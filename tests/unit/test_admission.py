@@ -111,6 +111,15 @@ def test_it_finds_the_best_limit_within_20_steps(chance: random.Random) -> None:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(chance=chances)
 def test_it_finds_it_again_within_20_steps_of_a_change(chance: random.Random) -> None:
+    check_change(chance)
+
+
+def test_a_step_that_was_all_base_may_be_none_of_it_now() -> None:
+    """Scaled to the slower steps, the line said that no size is within the target."""
+    check_change(random.Random(7582))
+
+
+def check_change(chance: random.Random) -> None:
     target = chance.uniform(0.04, 0.2)
     admission = Admission(MOST, target)
     before = engine_of(chance)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import save_file
 
 from shared.errors import MillstreamError
 from tests.engines.driver import GREEDY, PROMPTS, Answer, Choice, Driver, Subject
@@ -102,3 +106,28 @@ def descendants(pid: int) -> Iterator[int]:
 def engine_processes() -> set[int]:
     """The processes of vLLM under this one."""
     return set(descendants(os.getpid()))
+
+
+def make_adapter(folder: Path, rank: int, scale: float) -> Path:
+    """An adapter of the bundled model's query projections, in PEFT's layout."""
+    config = json.loads((bundled.PATH / "config.json").read_text())
+    hidden = config["hidden_size"]
+    width = config["num_attention_heads"] * config["head_dim"]
+    generator = torch.Generator().manual_seed(3)
+    weights = {}
+    for layer in range(config["num_hidden_layers"]):
+        at = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        weights[f"{at}.lora_A.weight"] = torch.randn(rank, hidden, generator=generator)
+        weights[f"{at}.lora_B.weight"] = torch.randn(width, rank, generator=generator) * scale
+    folder.mkdir()
+    save_file(weights, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(
+        json.dumps(
+            {
+                "peft_type": "LORA", "r": rank, "lora_alpha": rank, "bias": "none",
+                "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", "lora_dropout": 0.0,
+                "base_model_name_or_path": "tiny",
+            }
+        )
+    )  # fmt: skip
+    return folder

@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import torch
-from safetensors.torch import save_file
 
 from shared.errors import EngineError
-from tests.vllm.shared import Relay, engine_processes, start_engine
-from workers import bundled
+from tests.vllm.shared import Relay, engine_processes, make_adapter, start_engine
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-def make_adapter(folder: Path, rank: int, scale: float) -> Path:
-    """An adapter of the bundled model's query projections, in PEFT's layout."""
-    config = json.loads((bundled.PATH / "config.json").read_text())
-    hidden = config["hidden_size"]
-    width = config["num_attention_heads"] * config["head_dim"]
-    generator = torch.Generator().manual_seed(3)
-    weights = {}
-    for layer in range(config["num_hidden_layers"]):
-        at = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        weights[f"{at}.lora_A.weight"] = torch.randn(rank, hidden, generator=generator)
-        weights[f"{at}.lora_B.weight"] = torch.randn(width, rank, generator=generator) * scale
-    folder.mkdir()
-    save_file(weights, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(
-        json.dumps(
-            {
-                "peft_type": "LORA", "r": rank, "lora_alpha": rank, "bias": "none",
-                "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", "lora_dropout": 0.0,
-                "base_model_name_or_path": "tiny",
-            }
-        )
-    )  # fmt: skip
-    return folder
 
 
 @dataclass(slots=True)

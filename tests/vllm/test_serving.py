@@ -24,7 +24,7 @@ from shared.errors import InvalidRequest, MillstreamError, UnknownRequest
 from tests.eventually import eventually
 from tests.vllm.shared import descendants
 from workers import bundled
-from workers.runner import EXIT_ENGINE
+from workers.host import EXIT_ENGINE
 
 ROOT = Path(__file__).parents[2]
 START = 180.0

@@ -45,7 +45,7 @@ WAITS = 3
 """So many looks in a row at requests waiting in the engine are no accident."""
 
 SLOWEST = 1.5
-"""Where the target is out of reach, a step may take this many times what the smallest takes."""
+"""Out of the target's reach, a step may take this many times what the smallest is known to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,8 @@ class Admission:
 
     def _held(self, target: float, running: int) -> int:
         """The largest limit whose steps stay within the target, not far from what was tried."""
-        target = max(target, SLOWEST * (self._base + self._slope))
+        if self._sure:
+            target = max(target, SLOWEST * (self._base + self._slope))
         held = int((target - self._base) / self._slope + 1e-6)
         tried = max((running, *(step.size for step in self._seen)))
         if not self._sure and self._probes and self.limit * (1 - DEAD_BAND) <= held <= self.limit:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from shared.errors import MillstreamError
 from workers import bundled
-from workers.engines.base import Engine, ModelLoadError
+from workers.engines.base import Engine, Job, ModelLoadError, Observation, Sink
 from workers.settings import WorkerSettings
 
 _NAMES: Mapping[str, Mapping[str, str]] = {
@@ -32,6 +33,34 @@ _INSTEAD: Mapping[str, str] = {
     "quantization": "the vllm engine reads quantized checkpoints",
     "trust_remote_code": "the vllm engine can run a checkpoint's own code",
 }
+
+
+class Unloadable(Engine):
+    """Stands for an engine that cannot be made, so that gateways hear why.
+
+    Args:
+        error: The reason.
+    """
+
+    def __init__(self, error: ModelLoadError) -> None:
+        self._error = error
+
+    async def start(self, sink: Sink, died: Callable[[MillstreamError], None]) -> None:
+        """Say the reason."""
+        raise self._error
+
+    def submit(self, job: Job) -> None:
+        """Nothing is pulled."""
+
+    def abort(self, job_id: int) -> None:
+        """Nothing runs."""
+
+    def observe(self) -> Observation:
+        """Nothing."""
+        return Observation()
+
+    async def close(self) -> None:
+        """Nothing was taken."""
 
 
 def load_engines(settings: WorkerSettings) -> list[tuple[str, Engine]]:

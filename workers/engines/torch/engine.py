@@ -21,6 +21,7 @@ import torch
 from shared.errors import EngineError, MillstreamError
 from shared.wire import ModelCard
 from workers.engines.base import Engine, Job, ModelLoadError, Observation, Output, Sink
+from workers.engines.reader import PromptReader
 from workers.engines.text import Pieces
 from workers.engines.torch.loading import Loaded, load
 from workers.engines.torch.prompts import Prepared, Preparer
@@ -157,9 +158,8 @@ class TorchEngine(Engine):
         )
         size, defaults = loaded.config.vocab_size, loaded.defaults
         pieces = Pieces.of(loaded.tokenizer, size, silent=defaults.eos)
-        return loaded, Preparer(
-            loaded.tokenizer, pieces, defaults, loaded.context, settings.max_batch
-        )
+        reader = PromptReader(loaded.tokenizer, size, loaded.context, settings.max_batch)
+        return loaded, Preparer(reader, pieces, defaults)
 
     # ---- on the tokenising thread ----------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 
 from workers.engines.base import ModelLoadError
+from workers.engines.hub import offline, refused
 from workers.engines.torch.cache import KVCache, cache_bytes, positions_for
 from workers.engines.torch.config import Defaults, ModelConfig
 from workers.engines.torch.model import Llama
@@ -125,22 +126,14 @@ def locate(name: str, revision: str | None = None) -> Path:
         raise ModelLoadError(f"{name} is a file: give the directory of the checkpoint")
     if not _HUB_ID.fullmatch(name):
         raise ModelLoadError(f"there is no directory {name}")
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     try:
         return Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=_FILES, local_files_only=offline
+                name, revision=revision, allow_patterns=_FILES, local_files_only=offline()
             )
         )
     except (OSError, ValueError) as error:
-        reason = (
-            "HF_HUB_OFFLINE is set and the cache does not hold it: unset it, or give a directory"
-            if offline
-            else f"the hub does not give it ({error}): check the id, HF_TOKEN and the network"
-        )
-        raise ModelLoadError(
-            f"there is no directory {name}; taken for a hub id, {reason}"
-        ) from error
+        raise refused(name, error) from error
 
 
 def fingerprint(folder: Path, files: list[Path], *words: str) -> str:

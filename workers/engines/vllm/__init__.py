@@ -3,10 +3,10 @@
 - `engine`: `VllmEngine`, which hands jobs to an `AsyncLLM` and its deltas to the sink.
 - `loading`: from settings to an `AsyncLLM`, with errors that say what to change.
 - `arguments`: engine arguments as strings, under the names vLLM gives them.
-- `tokenizing`: from a job to token ids.
 - `prompts`: from a job to what vLLM is asked.
 - `answers`: from vLLM's deltas to outputs, text and stop strings included.
 - `replay`: a logits processor that makes a continuation exact; runs in vLLM's process.
+- `ending`: ends vLLM's processes with ours.
 - `stats`: what vLLM says of itself after each step.
 """
 

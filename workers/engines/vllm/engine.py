@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from vllm.lora.request import LoRARequest
 
 from shared.errors import EngineError, InvalidRequest, MillstreamError
 from workers.engines.base import Engine, Job, ModelLoadError, Observation, Output, Sink
+from workers.engines.reader import PromptReader
+from workers.engines.vllm import ending
 from workers.engines.vllm.answers import Lane
 from workers.engines.vllm.loading import Loaded, card_of, load
 from workers.engines.vllm.prompts import Ask, Preparer
 from workers.engines.vllm.stats import Steps
-from workers.engines.vllm.tokenizing import Tokenizing
 
 _INLINE = 2048
 """Characters of prompt that are tokenized on the event loop: done sooner than handed over."""
@@ -76,12 +78,15 @@ class VllmEngine(Engine):
         self._loaded = loaded
         self._llm = loaded.llm
         self.card = card_of(loaded, self._served_name)
-        limits = len(loaded.pieces), loaded.defaults.context
-        self._here = Tokenizing(loaded.tokenizer, *limits)
-        self._there = Tokenizing(copy.deepcopy(loaded.tokenizer), *limits)
-        self._preparer = Preparer(self._here, loaded.pieces, loaded.defaults)
+        defaults = loaded.defaults
+        limits = len(loaded.pieces), defaults.context, defaults.slots
+        self._here = PromptReader(loaded.tokenizer, *limits)
+        self._there = PromptReader(copy.deepcopy(loaded.tokenizer), *limits)
+        self._preparer = Preparer(self._here, loaded.pieces, defaults)
         self._llm._run_output_handler()  # On this loop; else it would begin with the first request.
         await self._llm.get_supported_tasks()
+        if loaded.ends:
+            await self._llm.collective_rpc(ending.METHOD, args=(os.getpid(),))
         for name, adapter in loaded.adapters.items():
             await self._load_adapter(name, adapter)
         self._watch = self._llm.output_handler

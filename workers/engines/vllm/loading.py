@@ -21,8 +21,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from shared.wire import ModelCard
 from workers.engines.base import ModelLoadError
+from workers.engines.hub import refused
 from workers.engines.text import Pieces
-from workers.engines.vllm import replay
+from workers.engines.vllm import ending, replay
 from workers.engines.vllm.arguments import parse
 from workers.engines.vllm.prompts import Defaults
 from workers.engines.vllm.stats import Steps
@@ -46,6 +47,7 @@ class Loaded:
         dtype: The number type it computes in.
         fingerprint: A hash that differs if the model may answer differently.
         structured: Whether answers can be restricted to a form.
+        ends: Whether its processes can be told to end with ours.
     """
 
     llm: AsyncLLM
@@ -56,6 +58,7 @@ class Loaded:
     dtype: str
     fingerprint: str
     structured: bool
+    ends: bool
 
 
 def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) -> Loaded:
@@ -76,6 +79,10 @@ def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) ->
             if exact:
                 own = config.model_config.logits_processors or []
                 config.model_config.logits_processors = [*own, replay.PATH]
+            parallel = config.parallel_config
+            local = parallel.distributed_executor_backend in ending.LOCAL
+            if local and not parallel.worker_extension_cls:
+                parallel.worker_extension_cls = ending.PATH
             llm = AsyncLLM.from_vllm_config(
                 config,
                 stat_loggers=[steps],
@@ -85,7 +92,7 @@ def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) ->
         except ModelLoadError:
             raise
         except (ValidationError, ValueError, OSError, RuntimeError, ImportError) as error:
-            raise ModelLoadError(_explain(model, error, causes())) from error
+            raise _explained(model, error, causes()) from error
     model_config = config.model_config
     tokenizer = llm.get_tokenizer()
     eos = _eos(model_config, tokenizer)
@@ -104,6 +111,7 @@ def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) ->
         str(model_config.dtype).removeprefix("torch."),
         _fingerprint(model, model_config, served_name),
         structured=not model_config.skip_tokenizer_init,
+        ends=parallel.worker_extension_cls == ending.PATH,
     )
 
 
@@ -148,6 +156,12 @@ def _check_generates(model: str, config: Any) -> None:
         raise ModelLoadError(f"{model} is {names}, not a causal language model")
 
 
+def _explained(model: str, error: Exception, causes: list[str]) -> ModelLoadError:
+    if isinstance(error, OSError) and not causes and not Path(model).exists():
+        return refused(model, error)
+    return ModelLoadError(_explain(model, error, causes))
+
+
 def _explain(model: str, error: Exception, causes: list[str]) -> str:
     """One line of what vLLM says, with what to change where that is known."""
     text = causes[-1] if causes else str(error)
@@ -163,14 +177,6 @@ def _explain(model: str, error: Exception, causes: list[str]) -> str:
             "max_batch (max_num_seqs), raise gpu_memory_utilization, or choose dtype bfloat16 or "
             "a quantization"
         )
-    if not Path(model).exists() and isinstance(error, OSError):
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        reason = (
-            "HF_HUB_OFFLINE is set and the cache does not hold it: unset it, or give a directory"
-            if offline
-            else "check the id, the token (is it gated?) and the network"
-        )
-        return f"there is no directory {model}; taken for a hub id, {reason}: {text[:300]}"
     return f"{model}: vLLM cannot load it: {text[:500]}"
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from shared.errors import InvalidRequest
-from shared.wire import Sampling, Structured
+from shared.wire import Structured
 from workers.engines.base import Job, Output
+from workers.engines.reader import PromptReader
 from workers.engines.text import Pieces, TextStream
 from workers.engines.vllm.answers import Lane
 from workers.engines.vllm.replay import KEY
-from workers.engines.vllm.tokenizing import Tokenizing
 
 _SEEDS = (1 << 64) - 1
 _STRUCTURED = {"json_schema": "json", "regex": "regex", "grammar": "grammar"}
@@ -67,13 +67,13 @@ class Preparer:
     """Turns jobs into what vLLM takes.
 
     Args:
-        tokenizing: Makes prompts token ids.
+        reader: Makes prompts token ids.
         pieces: The vocabulary.
         defaults: What holds for every request.
     """
 
-    def __init__(self, tokenizing: Tokenizing, pieces: Pieces, defaults: Defaults) -> None:
-        self._tokenizing = tokenizing
+    def __init__(self, reader: PromptReader, pieces: Pieces, defaults: Defaults) -> None:
+        self._reader = reader
         self._pieces = pieces
         self._defaults = defaults
 
@@ -82,16 +82,15 @@ class Preparer:
 
         Args:
             job: The job.
-            ids: Its prompt, from `Tokenizing`.
+            ids: Its prompt, from the reader.
 
         Raises:
             InvalidRequest: What is wrong, with the field.
         """
-        limit = self._limit(job.sampling, len(ids))
-        self._check_choices(job)
+        limit = self._reader.limit_of(job, len(ids))
+        delivered = self._reader.delivered_of(job)
         sampling = job.sampling
         seed = sampling.seed
-        delivered = [*job.delivered, *[()] * (sampling.n - len(job.delivered))]
         prepared = Prepared(ids, [], [])
         for choice, given in enumerate(delivered):
             lane = Lane(
@@ -143,33 +142,6 @@ class Preparer:
         if again:
             lane.replaying = delivered
         return Ask(lane, prompt if again else prompt + delivered, params)
-
-    def _limit(self, sampling: Sampling, prompt: int) -> int:
-        context = self._defaults.context
-        room = context - prompt
-        if sampling.max_tokens is None:
-            return room
-        if sampling.max_tokens > room:
-            raise InvalidRequest(
-                f"prompt of {prompt} tokens + max_tokens {sampling.max_tokens} > context of "
-                f"{context}: ask for at most {room}",
-                field="sampling.max_tokens",
-            )
-        return sampling.max_tokens
-
-    def _check_choices(self, job: Job) -> None:
-        if job.sampling.n > self._defaults.slots:
-            raise InvalidRequest(
-                f"n {job.sampling.n} is more than the {self._defaults.slots} choices run at once",
-                field="sampling.n",
-            )
-        if len(job.delivered) > job.sampling.n:
-            raise InvalidRequest(
-                f"{len(job.delivered)} delivered answers for n {job.sampling.n}",
-                field="sampling.n",
-            )
-        for ids in job.delivered:
-            self._tokenizing.check_ids(ids, "delivered")
 
 
 def _depends(job: Job) -> bool:

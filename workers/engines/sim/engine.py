@@ -1,110 +1,28 @@
-"""The simulated engine: deterministic tokens at a settable pace, for tests and benchmarks.
-
-In `count` mode token k of every answer has id k and text `" k"`, whatever the prompt, so any
-checker knows what must arrive. In `chain` mode token k carries the exec that made it and a hash of
-the prompt and every token before it, so that a splice of two answers or a wrong continuation shows
-(`chain_next`, `chain_broken`).
-"""
+"""The engine: a task on the event loop that steps at its pace."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.errors import EngineError, InvalidRequest, MillstreamError
 from shared.wire import ModelCard, TokenLogprobs
-from workers.engines.base import Engine, Job, ModelLoadError, Observation, Output, Sink
-from workers.engines.text import Pieces, TextStream
-
-VOCABULARY = 1 << 31
-
-
-@dataclass(frozen=True, slots=True)
-class SimOptions:
-    """The engine's settings.
-
-    Attributes:
-        prefill_ms: From a job's start to its first step.
-        step_ms: Between two steps; 0 is free-running.
-        max_batch: Jobs at once.
-        mode: count or chain.
-        context_length: Tokens of prompt and answer together.
-        hang_at: Stop stepping, heartbeats go on, once a job reaches this token; 0 never.
-        hang_ms: Step again after so long, and hang no more; 0 hangs for ever.
-        die_at: Die as a whole once a job reaches this token; 0 never.
-        crash_on: A prompt that contains this text kills the process at its first step.
-    """
-
-    prefill_ms: float = 0.0
-    step_ms: float = 0.0
-    max_batch: int = 256
-    mode: str = "count"
-    context_length: int = 32768
-    hang_at: int = 0
-    hang_ms: float = 0.0
-    die_at: int = 0
-    crash_on: str = ""
-
-    @classmethod
-    def parse(cls, args: dict[str, str]) -> SimOptions:
-        """Build them from strings.
-
-        Raises:
-            ModelLoadError: An unknown name or a bad value.
-        """
-        values: dict[str, object] = {}
-        kinds = {
-            "prefill_ms": float, "step_ms": float, "hang_ms": float, "mode": str, "crash_on": str,
-        }  # fmt: skip
-        for name, text in args.items():
-            if name not in cls.__slots__:
-                raise ModelLoadError(
-                    f"the sim engine has no setting {name!r}; it has {', '.join(cls.__slots__)}"
-                )
-            try:
-                values[name] = kinds.get(name, int)(text)
-            except ValueError:
-                raise ModelLoadError(f"sim engine setting {name}={text!r}: want a number") from None
-        options = cls(**values)  # type: ignore[arg-type]
-        if options.mode not in ("count", "chain"):
-            raise ModelLoadError(f"sim engine setting mode={options.mode!r}: want count or chain")
-        if options.max_batch < 1 or options.step_ms < 0 or options.prefill_ms < 0:
-            raise ModelLoadError("sim engine settings must not be negative, max_batch at least 1")
-        return options
-
-
-def chain_seed(prompt_ids: Sequence[int]) -> int:
-    """The state of `chain` mode after a prompt."""
-    return zlib.crc32(b"".join(token.to_bytes(4, "little") for token in prompt_ids))
-
-
-def chain_next(state: int, tag: int = 0) -> int:
-    """The next token of `chain` mode: the exec's tag above 23 bits of the state."""
-    return tag << 23 | state & 0x7FFFFF
-
-
-def chain_after(state: int, token: int) -> int:
-    """The state of `chain` mode once a token was said."""
-    return zlib.crc32(token.to_bytes(4, "little"), state)
-
-
-def chain_tag(exec_: int) -> int:
-    """Eight bits that tell execs apart."""
-    return zlib.crc32(exec_.to_bytes(8, "little")) & 0xFF
-
-
-def chain_broken(prompt_ids: Sequence[int], token_ids: Sequence[int]) -> int | None:
-    """Where an answer of `chain` mode is not what was said after all before it, or None."""
-    state = chain_seed(prompt_ids)
-    for place, token in enumerate(token_ids):
-        if token & 0x7FFFFF != state & 0x7FFFFF:
-            return place
-        state = chain_after(state, token)
-    return None
+from workers.engines.base import Engine, Job, Observation, Output, Sink
+from workers.engines.sim.options import SimOptions
+from workers.engines.sim.tokens import (
+    VOCABULARY,
+    Words,
+    chain_after,
+    chain_next,
+    chain_seed,
+    chain_tag,
+    prompt_ids,
+    text_of,
+)
+from workers.engines.text import TextStream
 
 
 @dataclass(slots=True)
@@ -122,16 +40,6 @@ class _Running:
     told: bool = False
 
 
-class _Words(Pieces):
-    """Every id's text is a space and the number."""
-
-    def __init__(self) -> None:
-        super().__init__([])
-
-    def __getitem__(self, token: int) -> str:
-        return f" {token}"
-
-
 class SimEngine(Engine):
     """Steps on the event loop: a step only counts."""
 
@@ -144,7 +52,7 @@ class SimEngine(Engine):
             vocab_size=VOCABULARY,
             dtype="none",
             fingerprint=f"sim:{served_name}:{options.mode}",
-            features=("chat", "logprobs", "n", "resume", "seed"),
+            features=("chat", "logprobs", "n", "resume"),
             max_batch=options.max_batch,
         )
         self._sink: Sink = lambda _outputs: None
@@ -182,7 +90,8 @@ class SimEngine(Engine):
         return Observation(
             steps=self._steps,
             running=len(self._running),
-            waiting=len(self._waiting),
+            # Not those that the next step takes, a moment from now.
+            waiting=max(0, len(self._running) + len(self._waiting) - self._options.max_batch),
             kv_used=min(1.0, len(self._running) / self._options.max_batch),
             step_seconds=self._options.step_ms / 1000,
         )
@@ -228,19 +137,14 @@ class SimEngine(Engine):
                 self._sink([Output(job.id, [], "", [], error=error)])
 
     def _begin(self, job: Job, now: float) -> None:
-        prompt = _prompt_ids(job)
-        room = self._options.context_length - len(prompt)
-        if room < 1:
-            raise InvalidRequest(
-                f"the prompt has {len(prompt)} tokens and the context "
-                f"{self._options.context_length}: nothing could be generated",
-                field="prompt",
-            )
-        limit = job.sampling.max_tokens or room
+        context = self._options.context_length
+        prompt = prompt_ids(job, context)
+        room = context - len(prompt)
+        limit = room if job.sampling.max_tokens is None else job.sampling.max_tokens
         if limit > room:
             raise InvalidRequest(
-                f"max_tokens {limit} and a prompt of {len(prompt)} tokens exceed the context of "
-                f"{self._options.context_length}",
+                f"prompt of {len(prompt)} tokens + max_tokens {limit} > context of {context}: ask "
+                f"for at most {room}",
                 field="sampling.max_tokens",
             )
         starts = now + self._options.prefill_ms / 1000
@@ -252,7 +156,7 @@ class SimEngine(Engine):
             for token in delivered:
                 running.state = chain_after(running.state, token)
             if job.sampling.stop:
-                running.stream = TextStream(_Words(), job.sampling.stop)
+                running.stream = TextStream(Words(), job.sampling.stop)
                 running.stream.replay(delivered)
             self._running[job.id, choice] = running
 
@@ -271,7 +175,7 @@ class SimEngine(Engine):
             if running.count + 1 == options.die_at:
                 self._died(EngineError("the sim engine died as told"))
                 return True
-            if options.crash_on and options.crash_on.encode() in _as_bytes(running.prompt):
+            if options.crash_on and options.crash_on in text_of(running.prompt):
                 os.kill(os.getpid(), signal.SIGKILL)
             output = self._next(running)
             if output is not None:
@@ -296,7 +200,8 @@ class SimEngine(Engine):
         running.count += 1
         logprobs = None
         if job.sampling.logprobs is not None:
-            top = ((token, f" {token}", 0.0),) if job.sampling.logprobs else ()
+            others = range(token, token + job.sampling.logprobs)
+            top = tuple((other, f" {other}", float(token - other)) for other in others)
             logprobs = TokenLogprobs(0.0, top)
         if running.stream is not None:
             output = self._through_stream(running, token, logprobs)
@@ -335,22 +240,3 @@ class SimEngine(Engine):
             running.told = True
             output.prompt_ids = running.prompt
         return output
-
-
-def _as_bytes(prompt: Sequence[int]) -> bytes:
-    return bytes(token for token in prompt if token < 256)
-
-
-def _prompt_ids(job: Job) -> tuple[int, ...]:
-    """Every byte of a prompt is a token; a conversation is its turns, a line each."""
-    if job.token_ids is not None:
-        for place, token in enumerate(job.token_ids):
-            if not 0 <= token < VOCABULARY:
-                raise InvalidRequest(
-                    f"token id {token} at {place} is outside the vocabulary of {VOCABULARY}",
-                    field="token_ids",
-                )
-        return job.token_ids
-    if job.messages is not None:
-        return tuple("\n".join(f"{m.role}: {m.content}" for m in job.messages).encode())
-    return tuple((job.prompt or "").encode())

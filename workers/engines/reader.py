@@ -12,19 +12,21 @@ from shared.wire import Message
 from workers.engines.base import Job
 
 
-class Tokenizing:
-    """A tokenizer and its limits.
+class PromptReader:
+    """A model's tokenizer, and how much of everything a job may ask for.
 
     Args:
         tokenizer: As transformers loads it; used by one thread at a time.
         vocabulary: Ids are below it.
         context: Tokens of prompt and answer together, at most.
+        slots: Choices that run at once, at most.
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: int, context: int) -> None:
+    def __init__(self, tokenizer: Any, vocabulary: int, context: int, slots: int) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._context = context
+        self._slots = slots
 
     def ids_of(self, job: Job) -> list[int]:
         """The prompt's ids.
@@ -33,13 +35,51 @@ class Tokenizing:
             InvalidRequest: It is empty, too long, or refused by the chat template.
         """
         if job.token_ids is not None:
-            self.check_ids(job.token_ids, "token_ids")
+            self._check_ids(job.token_ids, "token_ids")
             return self._check_length(list(job.token_ids), "token_ids")
         if job.messages is not None:
             text = self._render(job.messages)
             ids = self._tokenizer.encode(text, add_special_tokens=False)
             return self._check_length(ids, "messages")
         return self._check_length(self._tokenizer.encode(job.prompt or ""), "prompt")
+
+    def limit_of(self, job: Job, prompt: int) -> int:
+        """How many tokens each of its answers may have after a prompt of so many.
+
+        Raises:
+            InvalidRequest: It wants more than the context has room for.
+        """
+        room = self._context - prompt
+        wanted = job.sampling.max_tokens
+        if wanted is None:
+            return room
+        if wanted > room:
+            raise InvalidRequest(
+                f"prompt of {prompt} tokens + max_tokens {wanted} > context of {self._context}: "
+                f"ask for at most {room}",
+                field="sampling.max_tokens",
+            )
+        return wanted
+
+    def delivered_of(self, job: Job) -> list[tuple[int, ...]]:
+        """What was delivered of each choice.
+
+        Raises:
+            InvalidRequest: There are too many choices, or ids that are not the model's.
+        """
+        choices = job.sampling.n
+        if choices > self._slots:
+            raise InvalidRequest(
+                f"n {choices} is more than the {self._slots} choices run at once",
+                field="sampling.n",
+            )
+        if len(job.delivered) > choices:
+            raise InvalidRequest(
+                f"{len(job.delivered)} delivered answers for n {choices}", field="sampling.n"
+            )
+        for ids in job.delivered:
+            self._check_ids(ids, "delivered")
+        return [*job.delivered, *[()] * (choices - len(job.delivered))]
 
     def _render(self, messages: Sequence[Message]) -> str:
         if not self._tokenizer.chat_template:
@@ -58,8 +98,7 @@ class Tokenizing:
                 f"the model's chat template refuses the messages: {error}", field="messages"
             ) from error
 
-    def check_ids(self, ids: Sequence[int], field: str) -> None:
-        """Raise `InvalidRequest` where an id is not the model's."""
+    def _check_ids(self, ids: Sequence[int], field: str) -> None:
         size = self._vocabulary
         for token in ids:
             if not 0 <= token < size:
@@ -68,9 +107,9 @@ class Tokenizing:
                 )
 
     def _check_length(self, ids: list[int], field: str) -> list[int]:
+        context = self._context
         if not ids:
             raise InvalidRequest("the prompt has no tokens", field=field)
-        context = self._context
         if len(ids) >= context:
             raise InvalidRequest(
                 f"the prompt has {len(ids)} tokens; with a context of {context} it may have "

@@ -1,0 +1,63 @@
+"""What a gateway tells of a model that loads, or could not be loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from millstream import Client
+from millstream.answers import Model
+from shared import subjects, wire
+from shared.bus import Bus, BusOptions
+from shared.errors import Unavailable
+from tests.faults.harness import Cluster, until
+from workers import bundled
+from workers.host import EXIT_MODEL
+
+pytest.importorskip("torch", reason="the torch extra is not installed")
+
+FLAGS = ("--engine", "torch")
+
+
+async def only(client: Client) -> Model | None:
+    """The model that the gateway knows, if it knows one."""
+    models = await client.models()
+    assert len(models) < 2, models
+    return models[0] if models else None
+
+
+async def test_why_a_model_failed_stays_to_be_seen(tmp_path: Path) -> None:
+    flags = (*FLAGS, "--model", "/no/such/place", "--served-name", "mine")
+    async with Cluster(tmp_path, workers=0, engine=(), worker_flags=flags) as cluster:
+        worker = cluster.add_worker("w0")
+        await until(lambda: worker.process is not None and worker.process.poll() is not None, "end")
+        assert worker.process is not None
+        assert worker.process.returncode == EXIT_MODEL
+        client = cluster.client()
+        model = await only(client)
+        assert model is not None
+        assert (model.name, model.state, model.workers) == ("mine", "failed", 0)
+        assert "there is no directory /no/such/place" in model.reason
+        with pytest.raises(Unavailable, match="could not be loaded: there is no directory"):
+            await client.complete("x", model="mine")
+
+
+async def test_a_model_that_loads_has_the_name_it_will_have(tmp_path: Path) -> None:
+    async with Cluster(tmp_path, workers=0, engine=(), worker_flags=FLAGS) as cluster:
+        said: list[tuple[str, str]] = []
+
+        def listen(_subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
+            frame = wire.decode(data)
+            assert isinstance(frame, wire.Announce)
+            said.append((frame.state, frame.model))
+
+        bus = Bus(BusOptions((cluster.nats.url,), "listener"))
+        bus.listen(subjects.ANNOUNCEMENTS, listen)
+        await bus.start()
+        cluster.add_worker("w0")
+        await cluster.all_ready()
+        await bus.close()
+        assert said[0][0] == "loading"
+        assert said[-1][0] == "ready"
+        assert {name for _, name in said} == {bundled.NAME}
