@@ -4,14 +4,14 @@
 
 Two workers of the sim engine at 10 ms a step, one gateway, a real nats-server. In every run all
 streams flow, then one worker is killed (SIGKILL), stopped (SIGSTOP), or the broker is killed and
-comes back after 0.3 s; every token is checked. Writes benchmarks/results/failover.json.
+comes back after 0.3 s; every token is checked. Writes benchmarks/results/failover.json, and with
+--plot every run as a dot.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import platform
@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import dots
 from tests.faults.harness import Cluster, Event, Scenario, play, verify
 
 RESULTS = Path(__file__).parent / "results" / "failover.json"
@@ -69,28 +70,6 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
-def plot(results: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Draw every run as a dot, if matplotlib is installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        print(f"no {path}: matplotlib is not installed")
-        return
-    importlib.import_module("matplotlib").use("svg")
-    pyplot = importlib.import_module("matplotlib.pyplot")
-    figure, axes = pyplot.subplots(figsize=(7, 3.2))
-    for offset, (streams, gaps) in enumerate(results.items()):
-        for place, values in enumerate(gaps.values()):
-            at = place + 0.2 * offset - 0.1
-            axes.plot([at] * len(values), values, ".", color=f"C{offset}", alpha=0.6)
-            axes.plot([at - 0.07, at + 0.07], [statistics.median(values)] * 2, color=f"C{offset}")
-        axes.plot([], [], ".", color=f"C{offset}", label=f"{streams} streams")
-    axes.set_xticks(range(len(FAULTS)), list(FAULTS))
-    axes.set_ylabel("worst gap between two tokens, ms")
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path)
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -117,7 +96,8 @@ def main() -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=2) + "\n")
     if options.plot is not None:
-        plot(results, options.plot)
+        named = {f"{streams} streams": gaps for streams, gaps in results.items()}
+        dots.write(options.plot, "worst gap between two tokens of any stream, ms", named)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""Processes that can be hurt, and waiting for what they bring about."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from millstream.nats_server import find_binary
+from shared.processes import dies_with_parent
+
+ROOT = Path(__file__).parents[3]
+START_LIMIT = 30.0
+TICK = 0.02
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = START_LIMIT) -> None:
+    """Wait for what other processes bring about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        await asyncio.sleep(TICK)
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PlainNats:
+    """A nats-server as somebody else runs it: no system events, all defaults.
+
+    Args:
+        directory: Holds data and log.
+        extra: More flags, for a cluster.
+    """
+
+    def __init__(self, directory: Path, *extra: str, port: int = 0) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._extra = extra
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    find_binary(), "-a", "127.0.0.1", "-p", str(self.port), "-js",
+                    "-sd", str(self.directory / "data"), *self._extra,
+                ],
+                stdout=log, stderr=log, preexec_fn=dies_with_parent(),
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    stop = kill
+
+
+@dataclass(slots=True)
+class Member:
+    """One process of the cluster."""
+
+    name: str
+    command: list[str]
+    ready_file: Path
+    log_file: Path
+    env: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def resident(self) -> int:
+        """Resident memory in bytes."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmRSS")
+
+    def start(self) -> None:
+        self.ready_file.unlink(missing_ok=True)
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
+                env=self.env, preexec_fn=dies_with_parent(),
+            )  # fmt: skip
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGKILL)
+            self.process.wait()

@@ -1,0 +1,79 @@
+"""What a cluster's workers say of themselves, and what waits in the streams."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from shared import subjects, wire
+from shared.bus import Bus, BusOptions
+
+QUIET_LIMIT = 15.0
+
+
+class Watch:
+    """Listens to heartbeats.
+
+    Attributes:
+        beats: The latest of each worker.
+        beat_times: When they came, monotonic.
+    """
+
+    def __init__(self) -> None:
+        self.beats: dict[str, wire.Heartbeat] = {}
+        self.beat_times: dict[str, float] = {}
+        self._bus: Bus | None = None
+
+    async def watch(self, urls: str) -> None:
+        """Begin."""
+        self._bus = Bus(BusOptions(tuple(urls.split(",")), "watcher"))
+        self._bus.listen(subjects.HEARTBEATS, self._on_beat)
+        await self._bus.start()
+
+    def _on_beat(self, _subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
+        beat = wire.decode(data)
+        assert isinstance(beat, wire.Heartbeat)
+        self.beats[beat.worker] = beat
+        self.beat_times[beat.worker] = time.monotonic()
+
+    @property
+    def running(self) -> int:
+        """What live workers run, by their latest heartbeats."""
+        horizon = time.monotonic() - 1.0
+        return sum(
+            beat.running for name, beat in self.beats.items() if self.beat_times[name] > horizon
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether a worker has just said that it runs nothing, and none says otherwise.
+
+        A worker whose loop is busy says nothing for a while, which is no sign of rest.
+        """
+        horizon = time.monotonic() - 1.0
+        fresh = [beat for name, beat in self.beats.items() if self.beat_times[name] > horizon]
+        return bool(fresh) and not any(beat.running for beat in fresh)
+
+    async def queued(self) -> int:
+        """Messages in the streams."""
+        assert self._bus is not None
+        jetstream = self._bus.client.jetstream(timeout=5)
+        total = 0
+        for stream in (subjects.STREAM, subjects.RESUME_STREAM):
+            total += (await jetstream.stream_info(stream)).state.messages
+        return total
+
+    async def quiet(self, seconds: float = QUIET_LIMIT) -> None:
+        """Wait until nothing runs and nothing is queued."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = (self.running, await self.queued())
+            if left == (0, 0):
+                return
+            assert time.monotonic() < deadline, f"left behind: {left} running and queued"
+            await asyncio.sleep(0.1)
+
+    async def unwatch(self) -> None:
+        """End."""
+        if self._bus is not None:
+            await self._bus.close()
