@@ -67,6 +67,11 @@ class Items(Answer):
             untaken=sum([size for _, size in self._untaken]),
         )
 
+    def on_begun(self, begun: wire.Begun, now: float) -> None:
+        """Keep it for the usage: nothing waits for it, and any worker can begin anew."""
+        if self.begun is _NO_PROMPT:
+            self.begun = replace(begun, fingerprint="")
+
     def on_chunk(self, chunk: wire.Chunk | wire.Parts, now: float) -> bool:
         """Deliver what is new and next; see `Answer.on_chunk`."""
         if type(chunk) is not wire.Parts:

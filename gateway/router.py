@@ -39,9 +39,11 @@ class Router:
         on_models: Called when what is served may have changed.
     """
 
-    def __init__(self, gateway: str, io: Io, *, queue_seconds: float) -> None:
+    def __init__(
+        self, gateway: str, io: Io, *, queue_seconds: float, refuse_late: bool = True
+    ) -> None:
         self.gateway = gateway
-        self._open = Sessions()
+        self._open = Sessions(refuse_late=refuse_late)
         self.sessions = self._open.by_id
         self.fleet = Fleet()
         self.events: Counter[str] = Counter()
@@ -255,12 +257,15 @@ class Router:
         unheard = self._open.on(digest.worker)
         for entry in digest.entries:
             session = self.sessions.get(entry.request)
-            if session is not None and alive and not entry.ended:
-                session.reprieve(entry.exec, now)
+            bound = session is not None and session.exec == entry.exec  # The usual case.
+            if session is not None and not bound and alive and not entry.ended:
+                bound = session.reprieve(entry.exec, now)
                 self._settle(session)
-            if session is not None and session.exec == entry.exec:
+            if session is not None and bound:
                 unheard.pop(entry.request, None)
-                acked.append((entry.exec, session.listed(entry)))
+                frontiers = session.listed(entry)
+                if any(frontiers):  # Of nothing there is nothing to forget.
+                    acked.append((entry.exec, frontiers))
             elif entry.ended:
                 closed.append(entry.exec)
             elif session is None or not session.may_return(entry.exec):

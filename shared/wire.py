@@ -733,6 +733,22 @@ def _decode_parts(array: tuple[Any, ...], offset: int) -> Parts:
     return parts
 
 
+def _digest_entry(value: Any) -> DigestEntry:
+    """What `_decoder(DigestEntry)` would build, in half the time: a digest has one an exec."""
+    if type(value) is tuple and len(value) == 4:
+        request, exec_, totals, ended = value
+        if (
+            type(request) is str
+            and type(exec_) is int
+            and type(totals) is tuple
+            and type(ended) is bool
+            and all([type(total) is int for total in totals])  # noqa: C419
+        ):
+            return DigestEntry(request, exec_, totals, ended)
+    entry: DigestEntry = _generic_entry(_tuple(value), 0)
+    return entry
+
+
 def _check(annotation: str) -> _Check:
     """A field's annotation as a function that returns the value or raises `WireError`."""
     if annotation.endswith(" | None"):
@@ -742,6 +758,8 @@ def _check(annotation: str) -> _Check:
         return _check_tuple(annotation.removeprefix("tuple[").removesuffix(", ...]"))
     if annotation == "tuple[tuple[int, ...], ...]":
         return _check_tuple("tuple[int, ...]")
+    if annotation == "DigestEntry":
+        return _digest_entry
     if annotation in _PARTS_BY_NAME:
         build = _decoder(_PARTS_BY_NAME[annotation])
         return lambda value: build(_tuple(value), 0)
@@ -816,6 +834,7 @@ _SCALARS: dict[str, _Check] = {
     "int": _integer, "str": _string, "bytes": _bytes, "float": _real, "bool": _boolean,
 }  # fmt: skip
 _PARTS_BY_NAME = {cls.__name__: cls for cls in _PARTS}
+_generic_entry = _decoder(DigestEntry)
 _PART_VALUES = {cls: _values(cls) for cls in _PARTS}
 _ENCODERS = {cls: _encoder(cls) for cls in _NUMBERS}
 _DECODERS = {tag: _decoder(cls) for tag, cls in TAGS.items()}

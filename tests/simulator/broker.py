@@ -17,6 +17,9 @@ from tests.simulator.world import Process, World
 
 ACK_WAIT = {True: 0.15, False: 1.0}
 STALE_AFTER = 5.0
+LARGE = 2**14
+BANDWIDTH = 1e8
+"""Bytes from which on a message takes time, and bytes a second: its sender may die meanwhile."""
 
 Deliver = Callable[[str, object], None]
 OnStatus = Callable[[int, str], None]
@@ -181,12 +184,30 @@ class Broker:
             self._fan_out(connection, subject, frame)
 
     def _fan_out(self, source: Connection | None, subject: str, frame: object) -> None:
-        key = source.number if source is not None else 0
         for target in self._connections:
             if _wants(target.process.name, subject) and not target.dark:
-                self._carry(key, target, subject, frame)
+                if isinstance(frame, bytes) and len(frame) >= LARGE and source is not None:
+                    self._carry_slowly(source, target, subject, frame)
+                else:
+                    self._carry(source, target, subject, frame)
 
-    def _carry(self, key: int, target: Connection, subject: str, frame: object) -> None:
+    def _carry_slowly(
+        self, source: Connection, target: Connection, subject: str, frame: bytes
+    ) -> None:
+        """What is large waits for a sender that stops, and is lost with its connection."""
+        begin = max(self.world.now, target.order.get(source.number, 0.0))
+        end = target.order[source.number] = begin + len(frame) / BANDWIDTH
+
+        def through() -> None:
+            if source.open and not source.dark:
+                self._carry(source, target, subject, frame)
+
+        self.world.at(end, source.process.receive, through)
+
+    def _carry(
+        self, source: Connection | None, target: Connection, subject: str, frame: object
+    ) -> None:
+        key = source.number if source is not None else 0
         chance = self.world.random.random
         weather = self.weather
         if chance() < weather.drop:

@@ -66,9 +66,8 @@ class Call:
 
     def has(self, index: int, item: bytes) -> bool:
         """Whether an item is what some exec gives at an index."""
-        label, mark, _ = item[:64].partition(b"|")
-        exec_ = int(label.rpartition(b".")[2] or b"0") if mark else 0
-        return item == self.item(index, exec_)
+        exec_ = item[:64].partition(b"|")[0].rpartition(b".")[2]
+        return item == self.item(index, int(exec_) if exec_.isdigit() else 0)
 
 
 @lru_cache(maxsize=32)

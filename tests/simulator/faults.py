@@ -19,7 +19,8 @@ class Fault:
 
     Attributes:
         at: When.
-        kind: What; see `Schedule` in schedule.py.
+        kind: What; see `Schedule` in schedule.py. After "tear:" what happens to a worker of
+            functions as soon as it has said a part of an item, and not all of it.
         target: Which worker or gateway, by number.
         seconds: How long, until the restart, the waking, the clearing up.
         lose: Whether a broker loses its storage.
@@ -114,6 +115,12 @@ FAULTS = (
 )
 
 
+TEARS = (
+    "kill_worker", "vanish_worker", "pause_worker", "pause_worker", "cut_worker", "dark_worker",
+)  # fmt: skip
+"""What happens to a worker of functions in the middle of an item."""
+
+
 def plan(seed: int, kind: Kind | None = None) -> Plan:
     """Make a schedule, of a model of some kind or of the kind that the seed has it."""
     chance = random.Random(seed)
@@ -135,8 +142,12 @@ def plan(seed: int, kind: Kind | None = None) -> Plan:
     ]
     second = random.Random(f"manners {seed}")
     drawn = second.choices([kind for kind, _ in KINDS], [weight for _, weight in KINDS])[0]
+    manners = tuple(_manner(second) for _ in asks)
+    kind = kind or drawn
+    if kind != "generation":
+        faults += [_tear(second, workers) for _ in range(second.choice((0, 0, 1, 2)))]
     return Plan(
-        kind=kind or drawn,
+        kind=kind,
         workers=workers,
         gateways=gateways,
         slots=chance.choice((1, 2, 4)),
@@ -144,7 +155,7 @@ def plan(seed: int, kind: Kind | None = None) -> Plan:
         events=chance.random() < 0.7,
         asks=asks,
         faults=tuple(sorted(faults, key=lambda fault: fault.at)),
-        manners=tuple(_manner(second) for _ in asks),
+        manners=manners,
     )
 
 
@@ -176,6 +187,15 @@ def _manner(chance: random.Random) -> Manner:
         fails=chance.random() < 0.08,
         late=chance.random() < 0.3,
         reader=reader,
+    )
+
+
+def _tear(chance: random.Random, workers: int) -> Fault:
+    return Fault(
+        at=chance.uniform(FAULTS_FROM, FAULTS_UNTIL - 2.5),
+        kind=f"tear:{chance.choice(TEARS)}",
+        target=chance.randrange(workers),
+        seconds=chance.choice((0.3, 0.5, 0.8, 1.5, 2.5)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 
 from shared import wire
 from shared.errors import MillstreamError
@@ -166,6 +167,10 @@ class Schedule:
     # ---- what goes wrong ------------------------------------------------------------------------
 
     def _strike(self, fault: Fault) -> None:
+        _, _, kind = fault.kind.partition(":")
+        if kind:
+            self.workers[fault.target].tear = lambda: self._strike(replace(fault, kind=kind))
+            return
         self.faults_end = max(self.faults_end, self.world.now + fault.seconds)
         strikes: dict[str, Callable[[Fault], None]] = {
             "kill_worker": self._kill_worker,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from shared import subjects, wire
@@ -21,6 +21,8 @@ BEAT = 0.1
 ANNOUNCE = 2.0
 SURPLUS = 0.01
 LOADING = 0.2
+TEAR_AFTER = 0.007
+"""Seconds in which a gateway has a first half of an item and not the second."""
 MODEL = "m"
 
 Kind = Literal["generation", "stream", "once"]
@@ -49,6 +51,7 @@ class Worker(Member):
     Attributes:
         requests: The request of every exec that its engine was given.
         started: These execs, in order.
+        tear: Called, once, when it has said a part of an item and not all.
         most_held: Bytes in the longest record of a function's call, ever.
     """
 
@@ -67,6 +70,7 @@ class Worker(Member):
         self.engine: StepEngine[Any] = engine(self, self._on_outputs, step)
         self.requests: dict[int, str] = {}
         self.started: list[int] = []
+        self.tear: Callable[[], None] | None = None
         self.most_held = 0
         self.draining = False
         self._loading = False
@@ -217,6 +221,9 @@ class Worker(Member):
 
     def say(self, gateway: str, request_id: str, frame: bytes) -> None:
         self.send(subjects.reply(gateway, request_id), frame)
+        if self.tear is not None and _cut_short(frame):
+            self.world.after(TEAR_AFTER, self.tear)
+            self.tear = None
 
     def tell(self, gateway: str, frame: wire.Frame) -> None:
         self.send(subjects.gateway(gateway), frame)
@@ -241,3 +248,9 @@ class Worker(Member):
 
     def freed(self) -> None:
         self.after(0.0, self.plan)
+
+
+def _cut_short(frame: bytes) -> bool:
+    """Whether a frame ends inside an item."""
+    parts = wire.decode(frame) if len(frame) > wire.PART_MOST else None
+    return isinstance(parts, wire.Parts) and parts.parts[-1][0] == wire.MORE

@@ -408,6 +408,17 @@ def test_a_function_waits_while_its_client_does_not_read() -> None:
     assert case.io.windows == [(exec_, False), (exec_, True)]
 
 
+def test_what_its_client_has_not_taken_yet_counts_in_a_continuations_window() -> None:
+    case = Case()
+    exec_ = case.take(attempt=1, call=b"args", after_items=3, after_parts=5, untaken=wire.WINDOW)
+    case.ledger.on_control(wire.Go(exec_, None))
+    assert case.io.windows == [(exec_, False)]
+    case.ledger.on_control(wire.Taken(exec_, 4))
+    assert case.io.windows == [(exec_, False)]
+    case.ledger.on_control(wire.Taken(exec_, 5))
+    assert case.io.windows == [(exec_, False), (exec_, True)]
+
+
 def test_a_continued_function_numbers_its_parts_from_where_the_client_is() -> None:
     case = Case()
     exec_ = case.take(attempt=1, call=b"args", after_items=3, after_parts=5)

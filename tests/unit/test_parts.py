@@ -153,6 +153,31 @@ def test_the_window_moves_when_the_client_takes_items() -> None:
     assert got.took(10_000) == 600
 
 
+def test_a_continuation_is_told_what_is_not_taken_and_when_it_is() -> None:
+    out = Out()
+    got = answer(out)
+    publisher = PartsPublisher(0, 7, 0)
+    publisher.add([b"x" * 100] * 3)
+    for frame in frames(publisher.flush()):
+        got.on_chunk(frame, 0.0)
+    assert got.took(1) is None
+    got.freeze()
+    assert got.continuation(_request()).untaken == 2 * (100 + wire.ITEM_OVERHEAD)
+    assert got.took(2) is None
+    assert got.took(3) == 3, "too little to tell, but all that was given before"
+    assert got.continuation(_request()).untaken == 0
+
+
+def test_the_tokens_of_a_call_are_known_where_its_worker_told_them() -> None:
+    got = answer(Out())
+    assert got.begun is not None
+    assert got.begun.prompt_ids == b""
+    got.on_begun(wire.Begun(0, 1, bytes(12), 2, "mini@1-abc"), 0.0)
+    got.on_begun(wire.Begun(1, 2, bytes(40), 0, "mini@1-def"), 0.0)
+    assert (len(got.begun.prompt_ids) // 4, got.begun.cached_tokens) == (3, 2)
+    assert got.begun.fingerprint == "", "any worker can begin anew"
+
+
 def test_a_generations_chunk_is_nothing_for_a_function() -> None:
     out = Out()
     assert not answer(out).on_chunk(wire.Chunk(0, 7, 0, (1,), "a"), 0.0)

@@ -183,6 +183,18 @@ def test_a_claim_of_nobody_known_is_not_granted() -> None:
     assert session.worker == "a"
 
 
+def test_a_claim_of_who_has_not_said_what_it_serves_is_not_granted() -> None:
+    case = Case()
+    case.announce("w1", state="loading", card=None)
+    session, _ = case.open()
+    assert case.claim("R", "w1") is None
+    asked = case.asked
+    case.announce("w1", card=card("print", "once"))
+    assert isinstance(case.claim("R", "w1"), wire.Go)
+    assert not session.repeatable
+    assert asked
+
+
 @pytest.mark.parametrize("cause", ["disconnect", "hung"])
 def test_a_claim_of_who_is_lost_is_put_off(cause: str) -> None:
     case = Case("a")

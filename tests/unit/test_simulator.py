@@ -62,7 +62,8 @@ def test_a_seed_is_a_schedule(kind: Kind) -> None:
 def test_seeds_have_every_kind_of_model_and_ask_the_same_of_each() -> None:
     assert {plan(seed).kind for seed in range(20)} == {"generation", "stream", "once"}
     text, function = plan(7, "generation"), plan(7, "once")
-    assert (text.asks, text.faults) == (function.asks, function.faults)
+    assert text.asks == function.asks
+    assert set(text.faults) <= set(function.faults)
 
 
 # ---- the checker sees what is broken -----------------------------------------------------------
