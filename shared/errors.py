@@ -73,6 +73,10 @@ class MillstreamError(Exception):
             )
         return cls.kinds.get(kind, InternalError)(message, field=field, retry_after=retry_after)
 
+    def renamed(self, message: str, field: str) -> MillstreamError:
+        """The same error in the words of another protocol; what else it carries is kept."""
+        return type(self)(message, field=field, retry_after=self.retry_after)
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the keyword arguments kept."""
         return (_rebuild, (type(self), self.message, self.field, self.retry_after))
@@ -205,6 +209,12 @@ class FunctionError(MillstreamError):
         self.grpc_status = code  # type: ignore[misc]  # Its own, not the class's.
         self.http_status = _HTTP_STATUS.get(code, 500)  # type: ignore[misc]
         self.retryable = code == Unavailable.grpc_status  # type: ignore[misc]
+
+    def renamed(self, message: str, field: str) -> FunctionError:
+        """The same error in the words of another protocol; its status and code are kept."""
+        return FunctionError(
+            message, status=self.status, code=self.code, field=field, retry_after=self.retry_after
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the status kept."""

@@ -171,7 +171,7 @@ def _json_tensor(value: Any, path: str) -> Tensor:
         isinstance(shape, list) and all(type(one) is int and one >= 0 for one in shape)
     ):
         raise refusal(shape, here, "a list of lengths")
-    if isinstance(data, str):
+    if isinstance(data, str | bytes):
         made = Tensor(dtype, tuple(shape or ()), from_base64(data, join(path, "data")))
         part, why = fault(made.dtype, made.shape, made.data)
         if part:

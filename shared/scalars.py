@@ -82,7 +82,9 @@ def text(value: Any, path: str) -> str:
 
 
 def from_base64(value: Any, path: str) -> bytes:
-    """The bytes that base64 text stands for."""
+    """The bytes that base64 text stands for; bytes, which JSON has not, are themselves."""
+    if isinstance(value, bytes):
+        return value
     try:
         if isinstance(value, str):
             return base64.b64decode(value, validate=True)

@@ -43,7 +43,7 @@ class Circle:
                 self._net(points).squeeze(1), outside
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         self._device = device
 

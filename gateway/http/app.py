@@ -18,6 +18,8 @@ from gateway.http import operate, plain, socket, tgi
 from gateway.http.edge import Edge
 from gateway.http.errors import openai_fields, openai_response, tgi_response
 from gateway.http.front import Front
+from gateway.http.functions import routes as functions
+from gateway.http.openai import embeddings
 from gateway.http.openai import routes as openai
 from shared.errors import InvalidRequest, MillstreamError
 
@@ -32,7 +34,7 @@ def build(front: Front, *, cors_origins: Sequence[str], max_body_bytes: int) -> 
     """
     api = FastAPI(title="Millstream", version=version("millstream"), redoc_url=None)
     # The longer paths first: a model's name may hold slashes.
-    for module in (operate, tgi, plain, socket, openai):
+    for module in (operate, tgi, functions, plain, socket, embeddings, openai):
         module.register(api, front)  # Not as routers of their own: those cost every request.
     api.add_exception_handler(MillstreamError, _refused)
     api.add_exception_handler(RequestValidationError, _malformed)

@@ -11,16 +11,17 @@ from typing import Protocol
 from starlette.requests import HTTPConnection
 
 from gateway.access.view import View
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, Function
 from gateway.door import Door
 from gateway.link import Link
 from gateway.outlet import Flusher
 from gateway.ports import Outlet
 from gateway.session import Session
+from gateway.typed.calls import Calls
 from gateway.validate import REQUEST_ID, check_pace
 from millstream.v1 import inference_pb2 as pb
 from shared import wire
-from shared.errors import MillstreamError
+from shared.errors import MillstreamError, UnknownModel
 
 
 class Open(Protocol):
@@ -57,6 +58,7 @@ class Front:
 
     Attributes:
         view: What is told about models.
+        calls: Calls functions.
         flusher: Shared by all streams.
         draining: New requests are sent elsewhere.
         since: When it started, in seconds of the epoch.
@@ -67,6 +69,7 @@ class Front:
         self.link = link
         self.catalog = catalog
         self.view = View(catalog, door.access)
+        self.calls = Calls(door, catalog)
         self.flusher = Flusher()
         self.draining = False
         self.since = int(time.time())
@@ -107,6 +110,17 @@ class Front:
         """
         pace = asked.pace if paced else None
         return self.door.open(asked.request, outlet, seconds=None, pace=pace)
+
+    def function(self, connection: HTTPConnection, name: str) -> Function:
+        """A function that can be called, and that the client may know of.
+
+        Raises:
+            MillstreamError: There is none, as `Calls.function` says.
+        """
+        function = self.calls.function(name)
+        if not self.door.access.visible(connection.state.tenant, function.card.name):
+            raise UnknownModel(f"model {name[:200]!r} is not served here", field="model")
+        return function
 
     def enter(self, answer: Open) -> None:
         """An answer begins."""

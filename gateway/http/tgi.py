@@ -107,11 +107,11 @@ def register(routes: FastAPI, front: Front) -> None:
 
     @routes.get("/info", tags=TAGS)
     async def info(request: Request) -> dict[str, Any]:
-        """Describe the first model."""
+        """Describe the first language model."""
         ready = front.view.ready(request.state.tenant)
-        card = ready[0].card if ready else None
+        card = next((entry.card for entry in ready if not entry.is_function), None)
         if card is None:
-            raise UnknownModel("no worker serves any model")
+            raise UnknownModel("no worker serves any language model")
         return {
             "model_id": card.name,
             "model_dtype": card.dtype,

@@ -8,7 +8,7 @@ from gateway.kserve.tensors import INPUTS, OUTPUTS
 from shared.errors import InvalidRequest
 
 VERSION = "1"
-"""Models have one version here."""
+"""Language models have one version here."""
 
 
 def check_version(given: str, field: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -11,19 +10,22 @@ from grpclib.exceptions import StreamTerminatedError
 
 from gateway.access.guard import TENANT
 from gateway.access.view import View
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, Entry
 from gateway.collected import Collected
 from gateway.door import Door
+from gateway.kserve import functions
 from gateway.kserve import inference_pb2 as pb
 from gateway.kserve.answers import Answers, TensorStream
 from gateway.kserve.asks import Ask, ask_of
 from gateway.kserve.conversation import Conversation, error_message, renamed
+from gateway.kserve.functions import Functions
 from gateway.kserve.inference_grpc import GRPCInferenceServiceBase
-from gateway.kserve.models import VERSION, check_version, configuration, metadata
+from gateway.kserve.models import check_version, configuration, metadata
+from gateway.kserve.timeouts import until
 from gateway.outlet import Flusher
 from gateway.session import Session
 from gateway.writer import ResponseWriter
-from shared.errors import DeadlineExceeded, InvalidRequest, MillstreamError, UnknownModel
+from shared.errors import InvalidRequest, MillstreamError, UnknownModel
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
@@ -42,6 +44,7 @@ class KServeService(GRPCInferenceServiceBase):
         self._door = door
         self._ready = ready
         self._view = View(catalog, door.access)
+        self._functions = Functions(door, catalog)
         self._flusher = Flusher()
         self._conversations: set[Conversation] = set()
         self._draining = False
@@ -66,11 +69,9 @@ class KServeService(GRPCInferenceServiceBase):
         if message is None:
             return
         try:
-            entry = self._view.model(_tenant(stream), message.name)
-        except UnknownModel:
+            ready = self._ready() and self._entry(stream, message).workers > 0
+        except (UnknownModel, InvalidRequest):
             ready = False
-        else:
-            ready = self._ready() and entry.workers > 0 and message.version in ("", VERSION)
         await stream.send_message(pb.ModelReadyResponse(ready=ready))
 
     async def ServerMetadata(
@@ -90,9 +91,11 @@ class KServeService(GRPCInferenceServiceBase):
         message = await stream.recv_message()
         if message is None:
             return
-        entry = self._view.model(_tenant(stream), message.name)
-        check_version(message.version, "version")
-        said = metadata(entry)
+        entry = self._entry(stream, message)
+        if entry.typed is None:
+            said = metadata(entry)
+        else:
+            said = functions.metadata(entry.typed, self._view.models(_tenant(stream)))
         await stream.send_message(said)
 
     async def ModelConfig(
@@ -102,10 +105,17 @@ class KServeService(GRPCInferenceServiceBase):
         message = await stream.recv_message()
         if message is None:
             return
-        entry = self._view.model(_tenant(stream), message.name)
-        check_version(message.version, "version")
-        config = configuration(entry)
+        entry = self._entry(stream, message)
+        typed = entry.typed
+        config = configuration(entry) if typed is None else functions.configuration(typed)
         await stream.send_message(pb.ModelConfigResponse(config=config))
+
+    def _entry(self, stream: Stream[Any, Any], message: Any) -> Entry:
+        """The model, or the version of a function, that a message names."""
+        name = self._functions.named(message.name, message.version)
+        if name is None:
+            check_version(message.version, "version")
+        return self._view.model(_tenant(stream), name or message.name)
 
     # ---- inference ------------------------------------------------------------------------------
 
@@ -113,6 +123,10 @@ class KServeService(GRPCInferenceServiceBase):
         """Answer one request as a whole."""
         message = await stream.recv_message()
         if message is None:
+            return
+        name = self._functions.named(message.model_name, message.model_version)
+        if name is not None:
+            await stream.send_message(await self._functions.whole(name, message, stream))
             return
         ask = _ask(message)
         if ask.stream:
@@ -150,6 +164,10 @@ class KServeService(GRPCInferenceServiceBase):
     ) -> None:
         """Answer one of a stream's requests."""
         try:
+            name = self._functions.named(message.model_name, message.model_version)
+            if name is not None:
+                await self._functions.answer(name, message, stream, writer)
+                return
             ask = _ask(message)
             if ask.stream:
                 await self._pieces(message, ask, stream, writer)
@@ -167,7 +185,7 @@ class KServeService(GRPCInferenceServiceBase):
         collected = Collected(max(1, ask.message.sampling.n))
         session = self._open(message, ask, collected, stream)
         try:
-            await _until(ask.seconds, collected.run())
+            await until(ask.seconds, collected.run())
         finally:
             self._door.close(session)
         return _answers(message, ask).whole(collected)
@@ -186,7 +204,7 @@ class KServeService(GRPCInferenceServiceBase):
         outlet = TensorStream(writer, self._flusher, overflowed, _answers(message, ask))
         outlet.session = session = self._open(message, ask, outlet, stream)
         try:
-            await _until(ask.seconds, outlet.run())
+            await until(ask.seconds, outlet.run())
         finally:
             self._door.close(session)
 
@@ -220,19 +238,3 @@ def _ask(message: pb.ModelInferRequest) -> Ask:
 
 def _answers(message: pb.ModelInferRequest, ask: Ask) -> Answers:
     return Answers(message.id, message.model_name, ask)
-
-
-async def _until(seconds: float | None, work: Any) -> None:
-    """Await work, for so long.
-
-    Raises:
-        DeadlineExceeded: It took longer.
-    """
-    deadline = asyncio.timeout(seconds)
-    try:
-        async with deadline:
-            await work
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        raise DeadlineExceeded(f"the timeout of {seconds:g} s has passed") from None

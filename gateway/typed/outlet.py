@@ -153,4 +153,5 @@ class CallOutlet(ItemsOnly, Buffered):
 
 
 def size_of(items: Sequence[bytes]) -> int:
+    """Bytes that items take of a window."""
     return sum(map(len, items)) + wire.ITEM_OVERHEAD * len(items)

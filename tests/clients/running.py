@@ -23,6 +23,7 @@ VLLM = ROOT / ".venv-vllm"
 TOKENIZER = ROOT / "workers" / "bundled" / "model"
 PROGRAMS = Path(__file__).parent / "programs"
 CHAT_MODEL = "tiny-stories"
+FUNCTIONS = "tests.integration.function_app:app"
 
 
 class Clients:
@@ -56,6 +57,7 @@ class Clients:
         self._nats.start()
         self.target, self.base, _ = self.gateway("gateway")
         self._spawn("sim", "workers", "--engine", "sim", "--engine-arg", "step_ms=2")
+        self._spawn("functions", "workers", FUNCTIONS)
         if self.chat != "sim":
             self._spawn("torch", "workers", "--engine", "torch")
         eventually(lambda: self.serves(self.base), "the gateway serves all models", 60)
@@ -85,7 +87,7 @@ class Clients:
                 names = {model["id"] for model in json.load(answer)["data"]}
         except urllib.error.HTTPError:
             return False
-        return {"sim", self.chat} <= names
+        return {"sim", self.chat, "bag@1"} <= names
 
     def stop(self) -> None:
         for process in self._processes:

@@ -13,19 +13,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.clients.running import PROGRAMS, Clients, missing
+import pytest
 
-PAGE = (PROGRAMS / "browser.html").read_bytes()
+from tests.clients.running import PROGRAMS, Clients, missing
 
 
 @contextmanager
-def page() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
+def page(name: str) -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
     """Serve the page, at an origin that is not the gateway's, and take what it found out."""
     found: queue.Queue[dict[str, Any]] = queue.Queue()
+    content = (PROGRAMS / name).read_bytes()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(200 if self.path.startswith("/?") else 404, PAGE)
+            self._answer(200 if self.path.startswith("/?") else 404, content)
 
         def do_POST(self) -> None:
             found.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
@@ -52,14 +53,16 @@ def page() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
         server.server_close()
 
 
-def test_a_browser(clients: Clients, tmp_path: Path) -> None:
+def browse(clients: Clients, directory: Path, name: str) -> dict[str, Any]:
+    """Open a page; gives what it found out."""
     chromium = shutil.which("chromium")
     if chromium is None:
         missing("no chromium: install it, or run CHROMIUM=install tests/clients/setup.sh chromium")
-        return
-    with page() as (origin, found):
+        return {}
+    with page(name) as (origin, found):
         command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu"]
-        command += ["--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={tmp_path}"]
+        command += ["--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={directory}"]
+        command += ["--autoplay-policy=no-user-gesture-required"]
         browser = subprocess.Popen(
             [*command, f"{origin}/?base={clients.base}"],
             stdout=subprocess.DEVNULL,
@@ -71,6 +74,21 @@ def test_a_browser(clients: Clients, tmp_path: Path) -> None:
             browser.terminate()
             browser.wait(10)
     assert "failed" not in results, results
+    return results
+
+
+def test_functions_in_a_browser(clients: Clients, tmp_path: Path) -> None:
+    results = browse(clients, tmp_path, "functions.html")
+    assert results["events"] == {"items": ["0", "1", "2"], "lastId": "end", "opened": 1}
+    assert results["back"] == {"items": ["0", "1", "2"], "failed": True}
+    assert results["frames"] == [8, 8]
+    assert results["live"] == [8, 8]
+    assert results["picture"] == [8, 8]
+    assert results["sound"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_browser(clients: Clients, tmp_path: Path) -> None:
+    results = browse(clients, tmp_path, "browser.html")
     whole = " 0 1 2 3 4"
     assert results["events"] == {"text": whole, "lastId": "4", "opened": 1, "reason": "length"}
     assert results["socket"] == {"text": whole, "code": "cancelled"}

@@ -13,9 +13,12 @@ from tests.eventually import eventually
     [
         ("openai", "openai_sync.py"),
         ("openai", "openai_async.py"),
+        ("openai", "openai_embeddings.py"),
         ("openai-node", "openai_node.mjs"),
+        ("openai-node", "openai_embeddings.mjs"),
         ("triton", "triton_sync.py"),
         ("triton", "triton_aio.py"),
+        ("triton", "triton_functions.py"),
         ("litellm", "litellm_calls.py"),
         ("langchain", "langchain_calls.py"),
         ("vllm", "vllm_bench.py"),

@@ -13,10 +13,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from gateway import descriptors as d
 from gateway import health, reflection
 from gateway.health import HealthService
 from gateway.reflection import ReflectionService
+from shared import descriptors as d
 from tests.integration.grpc_peer import channel, eventually, serving
 
 CHECK = "/grpc.health.v1.Health/Check"

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.outlet import Flusher
 from gateway.ports import Summary
-from gateway.typed.outlet import MOST_UNTAKEN, SLICE, Awaited, CallOutlet
+from gateway.typed.awaited import Awaited
+from gateway.typed.outlet import MOST_UNTAKEN, SLICE, CallOutlet
 from shared import wire
 from shared.errors import EngineError, InternalError, MillstreamError
 
@@ -145,3 +146,32 @@ async def test_awaited_items_come_in_order_and_move_the_window() -> None:
 async def test_a_generations_tokens_are_a_mistake() -> None:
     with pytest.raises(TypeError):
         Awaited().delta(0, [1], "a", 0, 0, None)
+
+
+async def test_slices_are_taken_when_the_next_are_asked_for() -> None:
+    outlet = Awaited()
+    told: list[int] = []
+    outlet.taken = told.append
+    outlet.items(0, [b"a", b"b", b"x" * SLICE, b"c"], 0)
+    assert await outlet.some() == [b"a", b"b"]
+    assert told == []
+    assert await outlet.some() == [b"x" * SLICE]
+    assert await outlet.some() == [b"c"]
+    assert told == [2, 3]
+    waiting = asyncio.create_task(outlet.some())
+    await asyncio.sleep(0)
+    assert told == [2, 3, 4]
+    outlet.poke()
+    assert await waiting == []
+    outlet.failed(InternalError("broken"))
+    with pytest.raises(InternalError):
+        await outlet.some()
+
+
+async def test_a_worker_that_ignores_the_window_of_one_who_takes_slices_is_stopped() -> None:
+    outlet = Awaited()
+    outlet.items(0, [b"x" * (MOST_UNTAKEN + 1)], 0)
+    outlet.items(1, [b"y"], 0)
+    assert await outlet.next() == b"x" * (MOST_UNTAKEN + 1)
+    with pytest.raises(InternalError):
+        await outlet.next()

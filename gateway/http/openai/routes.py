@@ -16,6 +16,7 @@ from gateway.http.errors import openai_response, renamed
 from gateway.http.front import Asked, Front
 from gateway.http.openai import convert
 from gateway.http.openai.answers import Head, OpenAiStream, Shape, whole_answer
+from gateway.http.openai.embedding_shape import is_embedding
 from gateway.http.openai.requests import ChatRequest, CompletionRequest, Generation
 from gateway.http.openai.shapes import ChatShape, CompletionShape
 from gateway.http.reply import EventReply, WholeReply
@@ -44,9 +45,10 @@ def register(routes: FastAPI, front: Front) -> None:
 
     @routes.get("/v1/models", tags=TAGS)
     async def models(request: Request) -> dict[str, Any]:
-        """List the models that can be called."""
+        """List the models that can be called: those of language, and those of embeddings."""
         ready = front.view.ready(request.state.tenant)
-        return {"object": "list", "data": [_model(front, entry) for entry in ready]}
+        listed = [entry for entry in ready if not entry.is_function or is_embedding(entry)]
+        return {"object": "list", "data": [_model(front, entry) for entry in listed]}
 
     @routes.get("/v1/models/{name:path}", tags=TAGS)
     async def model(name: str, request: Request) -> dict[str, Any]:
@@ -114,5 +116,5 @@ def _model(front: Front, entry: Entry) -> dict[str, Any]:
         "owned_by": "millstream",
         "root": entry.name,
         "parent": None,
-        "max_model_len": card.context_length if card is not None else None,
+        "max_model_len": card.context_length or None if card is not None else None,
     }
