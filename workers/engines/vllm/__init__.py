@@ -1,6 +1,9 @@
 """The vLLM engine: any model that vLLM runs, with its batching, prefix cache, LoRA and grammars.
 
+- `model`: `VllmModel`, which is one of the two engines, by the checkpoint.
 - `engine`: `VllmEngine`, which hands jobs to an `AsyncLLM` and its deltas to the sink.
+- `embedding`: `EmbeddingEngine`, which serves a model that embeds texts as a function.
+- `embedder`: that function, and the `AsyncLLM` behind it.
 - `loading`: from settings to an `AsyncLLM`, with errors that say what to change.
 - `arguments`: engine arguments as strings, under the names vLLM gives them.
 - `prompts`: from a job to what vLLM is asked.
@@ -11,5 +14,6 @@
 """
 
 from workers.engines.vllm.engine import VllmEngine
+from workers.engines.vllm.model import VllmModel
 
-__all__ = ["VllmEngine"]
+__all__ = ["VllmEngine", "VllmModel"]

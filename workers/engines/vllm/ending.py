@@ -11,11 +11,26 @@ import select
 import signal
 import sys
 from threading import Thread
+from typing import Any
 
 PATH = "workers.engines.vllm.ending.EndsWith"
 METHOD = "end_with"
 LOCAL = ("mp", "uni")
 """Where vLLM's workers are processes of this machine."""
+
+
+def add(parallel: Any) -> bool:
+    """Add it to vLLM's workers, if they are this machine's and extended by nobody else.
+
+    Args:
+        parallel: vLLM's `ParallelConfig`.
+
+    Returns:
+        Whether they have it.
+    """
+    if parallel.distributed_executor_backend in LOCAL and not parallel.worker_extension_cls:
+        parallel.worker_extension_cls = PATH
+    return bool(parallel.worker_extension_cls == PATH)
 
 
 class EndsWith:

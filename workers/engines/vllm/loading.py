@@ -24,7 +24,7 @@ from workers.engines.base import ModelLoadError
 from workers.engines.hub import refused
 from workers.engines.text import Pieces
 from workers.engines.vllm import ending, replay
-from workers.engines.vllm.arguments import parse
+from workers.engines.vllm.arguments import Arguments, parse
 from workers.engines.vllm.prompts import Defaults
 from workers.engines.vllm.stats import Steps
 
@@ -67,32 +67,15 @@ def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) ->
     Raises:
         ModelLoadError: The message says what to change.
     """
-    _check_place(model)
-    # A forked copy of a process with threads may hang, and this one has them.
-    os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
-    with _causes() as causes:
-        try:
-            given = parse(model, args)
-            config = given.engine.create_engine_config(UsageContext.ENGINE_CONTEXT)
-            _check_generates(model, config.model_config)
-            exact = not config.use_v2_model_runner and config.speculative_config is None
-            if exact:
-                own = config.model_config.logits_processors or []
-                config.model_config.logits_processors = [*own, replay.PATH]
-            parallel = config.parallel_config
-            local = parallel.distributed_executor_backend in ending.LOCAL
-            if local and not parallel.worker_extension_cls:
-                parallel.worker_extension_cls = ending.PATH
-            llm = AsyncLLM.from_vllm_config(
-                config,
-                stat_loggers=[steps],
-                enable_log_requests=given.engine.enable_log_requests,
-                disable_log_stats=given.engine.disable_log_stats,
-            )
-        except ModelLoadError:
-            raise
-        except (ValidationError, ValueError, OSError, RuntimeError, ImportError) as error:
-            raise _explained(model, error, causes()) from error
+    with explaining(model):
+        given = parse(model, args)
+        config = given.engine.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        _check_generates(model, config.model_config)
+        exact = not config.use_v2_model_runner and config.speculative_config is None
+        if exact:
+            own = config.model_config.logits_processors or []
+            config.model_config.logits_processors = [*own, replay.PATH]
+        llm = launch(given, config, steps)
     model_config = config.model_config
     tokenizer = llm.get_tokenizer()
     eos = _eos(model_config, tokenizer)
@@ -109,9 +92,37 @@ def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) ->
         ),
         given.adapters,
         str(model_config.dtype).removeprefix("torch."),
-        _fingerprint(model, model_config, served_name),
+        fingerprint_of(model, model_config, served_name),
         structured=not model_config.skip_tokenizer_init,
-        ends=parallel.worker_extension_cls == ending.PATH,
+        ends=ending.add(config.parallel_config),
+    )
+
+
+@contextmanager
+def explaining(model: str) -> Iterator[None]:
+    """Say what to change where vLLM cannot load a model.
+
+    Raises:
+        ModelLoadError: In place of what vLLM raises.
+    """
+    _check_place(model)
+    # A forked copy of a process with threads may hang, and this one has them.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
+    with _causes() as causes:
+        try:
+            yield
+        except (ValidationError, ValueError, OSError, RuntimeError, ImportError) as error:
+            raise _explained(model, error, causes()) from error
+
+
+def launch(given: Arguments, config: Any, steps: Steps) -> AsyncLLM:
+    """Start vLLM's processes, which can be told to end with ours: see `ending`."""
+    ending.add(config.parallel_config)
+    return AsyncLLM.from_vllm_config(
+        config,
+        stat_loggers=[steps],
+        enable_log_requests=given.engine.enable_log_requests,
+        disable_log_stats=given.engine.disable_log_stats,
     )
 
 
@@ -213,7 +224,7 @@ def _eos(config: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
 
 
-def _fingerprint(model: str, config: Any, served_name: str) -> str:
+def fingerprint_of(model: str, config: Any, served_name: str) -> str:
     """A hash of config, tokenizer and samples of the weights, or of the hub's commit."""
     words = ("vllm", served_name, str(config.dtype), str(config.quantization))
     digest = hashlib.sha256("\0".join(words).encode())

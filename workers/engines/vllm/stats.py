@@ -65,3 +65,39 @@ class Steps(StatLoggerBase):  # type: ignore[misc]  # vllm is untyped to mypy
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""
+
+
+class Batches(Steps):
+    """The same of a model that pools, whose requests are through after a step.
+
+    What is then queued came while the step ran, and the next one takes it, unless some of it was
+    there before: the step had no room for more than it ended, and neither has the next one.
+
+    Attributes:
+        queued: Requests that the step under way has no room for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.queued = 0
+        self._came = 0
+
+    def came(self) -> None:
+        """A request is handed to vLLM."""
+        self.began()
+        self._came += 1
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        """Take the numbers of a step."""
+        super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
+        came, self._came = self._came, 0
+        taken = len(iteration_stats.finished_requests) if iteration_stats is not None else 0
+        self.queued = max(0, self.waiting - taken) if self.waiting > came else 0
+        if self.waiting:
+            self._last = time.perf_counter()
