@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 _QUEUE_FULL = 10077
 _STREAM_AWAY = frozenset({10008, 10059, 10076})
+ANSWER_LIMIT = 5.0
+"""Seconds after which an answer to `ask` is not waited for any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Bus:
         self._options = options
         self._client = LeanClient()
         self._listeners: list[tuple[str, Handler]] = []
-        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._waiting: dict[int, tuple[float, Callable[[bytes], None]]] = {}
         self._collecting: dict[int, Callable[[bytes], None]] = {}
         self._next_reply = 0
         self._inbox = ""
@@ -131,45 +133,62 @@ class Bus:
             with contextlib.suppress(TimeoutError, NatsError):  # A server that does not answer.
                 await self._barrier()
         self.connected_at = None
-        for future in self._waiting.values():
-            future.cancel()
+        self._waiting.clear()
         await self._client.close()
 
     async def _barrier(self) -> None:
         await asyncio.sleep(0)  # The library writes its PING before what waits to be published.
         await self._client.flush(timeout=2)
 
-    def publish(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> bool:
+    def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        reply: str = "",
+        headers: bytes = b"",
+        *,
+        lazy: bool = False,
+    ) -> bool:
         """Send without an answer; False while away (see `LeanClient.send`)."""
-        return self._client.send(subject, payload, reply, headers)
+        return self._client.send(subject, payload, reply, headers, lazy=lazy)
 
-    def ask(self, subject: str, payload: bytes, headers: bytes = b"") -> asyncio.Future[bytes]:
-        """Send and get a future of the first answer: its payload, or its status line if it has one.
+    def ask(
+        self, subject: str, payload: bytes, answered: Callable[[bytes], None], headers: bytes = b""
+    ) -> None:
+        """Send, and be called with the first answer: its payload, or its status line if it has one.
 
-        The caller waits with a limit and gives the future to `forget` if it ends first.
+        There is no call where no answer comes; who waits looks at the clock.
 
         Raises:
             Unavailable: NATS is away.
         """
+        now = time.monotonic()
+        waiting = self._waiting
+        while waiting and (oldest := next(iter(waiting.items())))[1][0] < now:
+            del waiting[oldest[0]]
         self._next_reply += 1
-        number = self._next_reply
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        future.add_done_callback(lambda _: self._waiting.pop(number, None))
-        if not self._client.send(subject, payload, f"{self._inbox}.{number}", headers):
-            future.cancel()
+        if not self._client.send(subject, payload, f"{self._inbox}.{self._next_reply}", headers):
             raise nats_away()
-        return future
+        waiting[self._next_reply] = (now + ANSWER_LIMIT, answered)
 
-    async def request(self, subject: str, payload: bytes, limit: float) -> bytes:
+    async def request(
+        self, subject: str, payload: bytes, limit: float, headers: bytes = b""
+    ) -> bytes:
         """Ask and wait for the answer, `limit` seconds at most.
 
         Raises:
             Unavailable: NATS is away.
             TimeoutError: Nobody answered.
         """
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def answered(data: bytes) -> None:
+            if not answer.done():
+                answer.set_result(data)
+
+        self.ask(subject, payload, answered, headers)
         async with asyncio.timeout(limit):
-            return await self.ask(subject, payload)
+            return await answer
 
     def collect(self, handler: Callable[[bytes], None]) -> str:
         """Open an inbox for any number of answers, until `stop_collecting`."""
@@ -195,9 +214,9 @@ class Bus:
         if number in self._collecting:
             self._collecting[number](data)
             return
-        future = self._waiting.get(number)
-        if future is not None and not future.done():
-            future.set_result(data if data or not headers else headers)
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            waiting[1](data if data or not headers else headers)
 
     def _set_connected(self) -> None:
         self.connected_at = time.monotonic()

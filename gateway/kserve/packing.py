@@ -15,8 +15,8 @@ from typing import Any
 from gateway.kserve import inference_pb2 as pb
 from shared.errors import InvalidRequest
 from shared.signature import EnumType, ListType, MediaType, Scalar, Signature, TensorType, Type
-from shared.tensors import fault
 from shared.values import Media, Tensor, jsonable
+from shared.values.tensors import fault
 
 ANY = "ANY"
 """The datatype of an array that may be of any."""

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import InvalidRequest
 from shared.signature import ListType, MapType, TensorType
-from shared.strict import MOST_FIELDS, Strict
 from shared.typed import Typed
-from shared.unknown import SMALL
+from shared.typed.strict import MOST_FIELDS, Strict
+from shared.typed.unknown import SMALL
 from tests.unit.typed_cases import BOOL, BYTES, COLOR, DOUBLE, INT, STRING, record, signature
 
 ITEM = record("Item", score=DOUBLE, name=STRING)

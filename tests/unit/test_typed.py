@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared import signature_rules, typed
+from shared import typed
 from shared.signature import EnumType, Field, ListType, MapType, Record, Scalar, Signature, Type
 from shared.typed import Typed
+from shared.typed import rules as signature_rules
 from tests.unit.typed_cases import (
     COLOR,
     DOUBLE,
@@ -43,6 +44,13 @@ def test_every_lawful_signature_has_messages(made: Signature) -> None:
     names = [f.name for f in built.request.DESCRIPTOR.fields]
     assert names == [f.name for f in made.inputs.fields]
     assert built.response.DESCRIPTOR.full_name == f"{built.service}Response"
+
+
+@settings(max_examples=20, deadline=None)
+@given(SIGNATURES)
+def test_every_comment_has_a_span_without_which_go_refuses_the_file(made: Signature) -> None:
+    for described in typed.files(made):
+        assert all(len(one.span) in (3, 4) for one in described.source_code_info.location)
 
 
 def test_names() -> None:

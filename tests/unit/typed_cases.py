@@ -19,8 +19,8 @@ from shared.signature import (
     TensorType,
     Type,
 )
-from shared.tensors import ITEMSIZES
 from shared.values import Media, Tensor
+from shared.values.tensors import ITEMSIZES
 
 STRING, INT, DOUBLE, BOOL = Scalar("string"), Scalar("int64"), Scalar("double"), Scalar("bool")
 BYTES, TIME, JSON = Scalar("bytes"), Scalar("timestamp"), Scalar("json")

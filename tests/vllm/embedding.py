@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from shared import typed
 from shared.errors import MillstreamError
-from shared.tensors import Tensor, as_numpy
+from shared.values.tensors import Tensor, as_numpy
 from shared.wire import Sampling
 from tests.engines.driver import PATIENCE
 from workers.engines.base import Job, Output

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from shared.errors import InvalidRequest
 from shared.signature import EnumType, ListType, MapType, MediaType, Record, Scalar, TensorType
-from shared.tensors import Tensor, as_numpy
+from shared.values.tensors import Tensor, as_numpy
 from workers.app.markers import ANY_LENGTH
 from workers.app.nodes import Node, Slot
 

@@ -10,7 +10,7 @@ from google.protobuf import message_factory
 
 from shared.errors import InvalidRequest
 from shared.signature import EnumType, ListType, MapType, MediaType, Record, Scalar, TensorType
-from shared.tensors import tensor
+from shared.values.tensors import tensor
 from workers.app.markers import ANY_LENGTH
 from workers.app.nodes import Node
 from workers.app.scalars import SCALARS, Dimensions, Encode, Wrong, json_encoder, text, want

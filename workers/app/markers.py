@@ -1,14 +1,25 @@
-"""What annotations say beyond a type: a field's number, a tensor's number type and shape."""
+"""What annotations say beyond a type: a field's number, a tensor's contract, a stream's end."""
 
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import Annotated, Any, ClassVar
 
-from shared.tensors import ITEMSIZES
+from shared.values.tensors import ITEMSIZES
 
 ANY_LENGTH = "_"
 """The dimension that may differ everywhere."""
+
+
+class End(Enum):
+    """The type of END."""
+
+    END = "end"
+
+
+END = End.END
+"""Yielded by a streaming batch in the place of a call that has ended."""
 
 
 class Number:

@@ -13,8 +13,8 @@ from vllm.exceptions import VLLMClientError, VLLMServerError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from shared.errors import EngineError, InvalidRequest, MillstreamError
-from shared.tensors import tensor
 from shared.typed import Typed
+from shared.values.tensors import tensor
 from workers.engines.base import Engine, Job, ModelLoadError, Observation, Output, Sink
 from workers.engines.vllm import ending
 from workers.engines.vllm.embedder import (

@@ -35,4 +35,6 @@ def comment(described: FileDescriptorProto, path: Sequence[int], text: str) -> N
     if text:
         lines = ("".join(c if c.isprintable() else " " for c in line) for line in text.splitlines())
         comments = "\n".join(f" {line.strip()}" for line in lines) + "\n"
-        described.source_code_info.location.add(path=path, leading_comments=comments)
+        # Go's protobuf refuses a file where a location has no span.
+        location = described.source_code_info.location
+        location.add(path=path, span=(0, 0, 0), leading_comments=comments)

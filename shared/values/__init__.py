@@ -14,11 +14,11 @@ from typing import Any
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor
 
-from shared.fill import Fill
-from shared.media import Media
-from shared.tensors import Tensor, as_numpy, itemsize, tensor
-from shared.unpack import fields, jsonable
-from shared.untyped import from_value, to_value
+from shared.values.fill import Fill
+from shared.values.media import Media
+from shared.values.tensors import Tensor, as_numpy, itemsize, tensor
+from shared.values.unpack import fields, jsonable
+from shared.values.untyped import from_value, to_value
 
 __all__ = [
     "Media",
@@ -65,7 +65,10 @@ def from_message(message: Any) -> dict[str, Any]:
 
 
 def from_json(cls_or_descriptor: Any, mapping: Mapping[str, Any], path: str = "") -> Any:
-    """A message of JSON's types, as `to_message`."""
+    """A message of JSON's types, as `to_message`.
+
+    What is base64 in JSON may be bytes, and a time a datetime: so it is in msgpack.
+    """
     message = _new(cls_or_descriptor)
     _JSON.message(message, mapping, path)
     return message

@@ -10,13 +10,13 @@ from typing import Any
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from shared.contract import checker
 from shared.signature import Field, Signature
-from shared.signature_json import dump, fingerprint, load, natural
-from shared.signature_rules import validate
-from shared.strict import Strict
-from shared.typed_files import INDEX, RESULT, alias_file, files
-from shared.typed_names import alias_name, method_name, service_name
+from shared.typed.contract import checker
+from shared.typed.describe import INDEX, RESULT, alias_file, files
+from shared.typed.names import alias_name, method_name, service_name
+from shared.typed.rules import validate
+from shared.typed.strict import Strict
+from shared.typed.text import dump, fingerprint, load, natural
 
 __all__ = [
     "INDEX",

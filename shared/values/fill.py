@@ -10,9 +10,9 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from shared.descriptors import is_wrapper
 from shared.errors import InvalidRequest
-from shared.media import Media
-from shared.scalars import converter, from_base64, keys, plain, refusal, set_timestamp, text
-from shared.tensors import Tensor, fault, join, packed, tensor
+from shared.values.media import Media
+from shared.values.scalars import converter, from_base64, keys, plain, refusal, set_timestamp, text
+from shared.values.tensors import Tensor, fault, join, packed, tensor
 
 DEEPEST_JSON = 20
 """Of lists and objects in one another in google.protobuf.Value: parsers stop at 100 messages."""

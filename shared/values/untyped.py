@@ -10,11 +10,11 @@ from typing import Any
 
 from millstream.v1 import types_pb2
 from shared.errors import InvalidRequest
-from shared.fill import set_tensor
-from shared.media import Media
-from shared.scalars import keys, plain, refusal, rfc3339, text
-from shared.tensors import Tensor, tensor
-from shared.unpack import get_media, get_tensor
+from shared.values.fill import set_tensor
+from shared.values.media import Media
+from shared.values.scalars import keys, plain, refusal, rfc3339, text
+from shared.values.tensors import Tensor, tensor
+from shared.values.unpack import get_media, get_tensor
 
 DEEPEST = 30
 """Of lists and maps in one another: parsers stop at 100 messages, and a map takes three."""

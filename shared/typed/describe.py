@@ -30,8 +30,8 @@ from shared.signature import (
     TensorType,
     Type,
 )
-from shared.typed_comments import comment, explain
-from shared.typed_names import (
+from shared.typed.comments import comment, explain
+from shared.typed.names import (
     PACKAGE,
     alias_file_name,
     enum_values,

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from shared.descriptors import is_wrapper
-from shared.media import Media
-from shared.scalars import members, rfc3339, to_datetime
-from shared.tensors import Tensor
+from shared.values.media import Media
+from shared.values.scalars import members, rfc3339, to_datetime
+from shared.values.tensors import Tensor
 
 _Read: TypeAlias = Callable[[Any], Any]
 

@@ -27,7 +27,7 @@ from shared.signature import (
     TensorType,
     Type,
 )
-from shared.tensors import ITEMSIZES, MOST_DIMENSIONS
+from shared.values.tensors import ITEMSIZES, MOST_DIMENSIONS
 
 MOST_BYTES = 128 * 1024
 """Of a signature as JSON."""

@@ -20,7 +20,7 @@ from shared.signature import (
     TensorType,
     Type,
 )
-from shared.signature_rules import DEEPEST, MEDIA, MOST_BYTES, SCALARS, validate
+from shared.typed.rules import DEEPEST, MEDIA, MOST_BYTES, SCALARS, validate
 
 _Json: TypeAlias = dict[str, Any]
 

@@ -20,7 +20,7 @@ from shared.signature import (
     TensorType,
     Type,
 )
-from shared.tensors import fault
+from shared.values.tensors import fault
 
 ANY_LENGTH = "_"
 """The dimension that may differ everywhere."""

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from shared.descriptors import is_wrapper
 from shared.errors import InvalidRequest
-from shared.unknown import finder
+from shared.typed.unknown import finder
 
 MOST_FIELDS = 20_000
 """Walked in search of the one at fault: some tens of milliseconds."""
@@ -175,7 +175,10 @@ class _Walk:
                     stop += 1
                 stop += 1
             elif wire == _LENGTH:
-                length, begin = _varint(data, position, end, path)
+                try:
+                    length, begin = _varint(data, position, end, path)
+                except _Wrong:  # Its length is cut off: the field is known all the same.
+                    length = end
                 stop = begin + length
             elif wire == _FIXED64:
                 stop += 8
