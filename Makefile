@@ -24,7 +24,7 @@ STUBS := inference_pb2.py inference_pb2.pyi inference_grpc.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-faults soak test-vllm test-clients test-containers lint proto \
-	constraints tiny-model bench bench-check up down clean
+	constraints tiny-model bench bench-apps bench-check bench-scale up down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -107,8 +107,14 @@ tiny-model: $(READY) ## train the bundled model again (minutes on two cores)
 bench: $(READY) ## measure CPU per token and latency; prints the README's table
 	$(BIN)/python -m benchmarks
 
-bench-check: $(READY) ## fail where a cost per token rose over the recorded one
-	$(BIN)/python -m benchmarks.check
+bench-apps: $(READY) ## the same functions here and in BlazeRPC; prints the table of docs/apps.md
+	$(BIN)/python -m benchmarks.apps --write
+
+bench-check: $(READY) ## fail where a token costs more than recorded; COUNTS=1: instructions only
+	$(BIN)/python -m benchmarks.check $(if $(COUNTS),--counts)
+
+bench-scale: $(READY) ## what a token costs as streams, workers and answers grow: draws docs/scaling.svg
+	$(BIN)/python -m benchmarks.scale --write
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) tools/node_modules examples/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

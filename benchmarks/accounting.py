@@ -26,6 +26,13 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime_ns((~pid << 3) | 2) / 1e9
 
 
+def resident_mb(pid: int) -> float:
+    """Memory of a process that is in RAM, in megabytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(kilobytes) * 1024 / 1e6
+
+
 def published(monitor: str, name: str) -> int:
     """Messages that connections whose name begins so have published, by the server's count."""
     with urllib.request.urlopen(f"{monitor}/connz?limit=1024", timeout=5) as answer:

@@ -18,6 +18,7 @@ from benchmarks.loads import Load, Order, Outcome
 from millstream.v1 import inference_pb2 as pb
 
 WAVE_PAUSE = 0.01
+RAMP = 100
 LIMIT = 60.0
 
 
@@ -75,7 +76,10 @@ class Driver:
 
     def _wave(self) -> None:
         """Send as many requests as may be in flight, a write for each connection."""
-        count = min(self._load.concurrency, self._unsent)
+        count = min(self._load.concurrency - self._open, self._unsent)
+        if self._load.ramp_ms and count > RAMP:
+            count = RAMP
+            asyncio.get_running_loop().call_later(self._load.ramp_ms / 1e3, self._wave)
         self._unsent -= count
         self._open += count
         share, over = divmod(count, len(self._clients))

@@ -1,17 +1,20 @@
-"""Hot pure functions, one call at a time, for callgrind: its instruction counts are repeatable.
+"""What callgrind counts: hot pure functions, and whole requests inside a gateway without sockets.
 
 python -m benchmarks.hot NAME CALLS
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.inside import LOADS
 from gateway import encode
 from gateway.session import Session
 from shared import wire
+from shared.ready import loop_factory
 
 
 class _Deaf:
@@ -59,6 +62,10 @@ FUNCTIONS = {
 def main() -> int:
     """Call one function so often."""
     name, calls = sys.argv[1], int(sys.argv[2])
+    if name in LOADS:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(LOADS[name](calls))
+        return 0
     made = {key: make() for key, make in FUNCTIONS.items()}  # All, so that runs differ in calls.
     call = made[name]
     for index in range(calls):

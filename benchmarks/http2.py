@@ -82,8 +82,8 @@ class Http2Client(asyncio.Protocol):
         settings = _SETTING.pack(2, 0) + _SETTING.pack(4, _WINDOW)
         transport.write(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-            + _frame(_SETTINGS, 0, 0, settings)
-            + _frame(8, 0, 0, (_WINDOW - 65535).to_bytes(4))
+            + frame(_SETTINGS, 0, 0, settings)
+            + frame(8, 0, 0, (_WINDOW - 65535).to_bytes(4))
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,8 +103,8 @@ class Http2Client(asyncio.Protocol):
         for _ in range(times):
             stream, self._next = self._next, self._next + 2
             self.answers[stream] = Answer(now)
-            parts.append(_frame(_HEADERS, _END_HEADERS, stream, self._headers[stream > 1]))
-            parts.append(_frame(_DATA, _END_STREAM, stream, body))
+            parts.append(frame(_HEADERS, _END_HEADERS, stream, self._headers[stream > 1]))
+            parts.append(frame(_DATA, _END_STREAM, stream, body))
         self._transport.write(b"".join(parts))
 
     def data_received(self, data: bytes) -> None:
@@ -138,11 +138,11 @@ class Http2Client(asyncio.Protocol):
             self.answers[stream].reset = True
             self._end(stream, now)
         elif kind == _SETTINGS and not flags & _ACK:
-            self._transport.write(_frame(_SETTINGS, _ACK, 0, b""))
+            self._transport.write(frame(_SETTINGS, _ACK, 0, b""))
             if not self.ready.done():
                 self.ready.set_result(None)
         elif kind == _PING and not flags & _ACK:
-            self._transport.write(_frame(_PING, _ACK, 0, payload))
+            self._transport.write(frame(_PING, _ACK, 0, payload))
         elif kind == _GOAWAY:
             raise ConnectionError(f"the server goes away: {payload[8:].decode(errors='replace')}")
 
@@ -188,6 +188,7 @@ def _decoded(decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
     return [(str(header[0]), str(header[1])) for header in decoder.decode(block)]
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """One HTTP/2 frame."""
     size = len(payload)
     return _FRAME.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload

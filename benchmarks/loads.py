@@ -17,6 +17,7 @@ class Load:
         waves: Begin the next `concurrency` requests when the last of a wave has ended, 10 ms later.
         connections: The requests are dealt out over so many.
         pace_ms: What the engine waits between two tokens; 0 is free-running.
+        ramp_ms: Between two hundreds of requests; 0 is all at once.
     """
 
     concurrency: int
@@ -25,6 +26,7 @@ class Load:
     waves: bool = False
     connections: int = 1
     pace_ms: float = 0.0
+    ramp_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,9 @@ class Millstream(System):
     name = "millstream"
     front = "gateway"
 
+    gateway_flags: ClassVar[tuple[str, ...]] = ()
+    max_batch: ClassVar[int] = 1024
+
     def __init__(self, directory: Path, step_ms: float) -> None:
         super().__init__(directory, step_ms)
         self._nats = NatsServer(directory / "nats", extra='http: "127.0.0.1:-1"')
@@ -140,13 +143,17 @@ class Millstream(System):
         self.pids["broker"] = self._nats.process.pid
         ports = self._nats.directory / f"nats-server_{self._nats.process.pid}.ports"
         self._monitor = str(json.loads(ports.read_text())["monitoring"][0])
-        gateway = self._python("gateway", "gateway", "--grpc-host", "127.0.0.1", "--grpc-port", "0")
-        sim = ("--name", "bench", "--engine", "sim", "--engine-arg", "max_batch=1024")
-        step = ("--engine-arg", f"step_ms={self.step_ms}")
-        worker = self._python("worker", "workers", *sim, *step)
+        listen = ("--grpc-host", "127.0.0.1", "--grpc-port", "0")
+        gateway = self._python("gateway", "gateway", *listen, *self.gateway_flags)
+        worker = self._python("worker", "workers", *self._worker())
         self._address = self._await("gateway", gateway)
         self._await("worker", worker)
         asyncio.run(self._served())
+
+    def _worker(self) -> list[str]:
+        sim = ["--name", "bench", "--engine", "sim"]
+        most = f"max_batch={self.max_batch}"
+        return [*sim, "--engine-arg", most, "--engine-arg", f"step_ms={self.step_ms}"]
 
     def _python(self, role: str, module: str, *flags: str) -> Path:
         common = ("--nats", self._nats.url, "--log-level", "warning", "--ready-file", "READY_FILE")

@@ -20,6 +20,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gateway") -> 
     telemetry.configure(
         settings.log_level, settings.log_format, service="gateway", name=settings.name
     )
+    if settings.processes > 1:
+        from gateway.processes import Processes
+
+        return Processes(settings).serve()
     from gateway.app import run  # After the settings: a typo should not wait for imports.
 
     return run(settings)

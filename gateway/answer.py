@@ -62,7 +62,7 @@ class Answer:
     @property
     def frontiers(self) -> tuple[int, ...]:
         """Tokens delivered of each choice: the exec need not keep what is below."""
-        return tuple(lane.frontier for lane in self.lanes)
+        return tuple([lane.frontier for lane in self.lanes])
 
     @property
     def reached(self) -> int:
@@ -189,7 +189,7 @@ class Answer:
     def compare(self, entry: wire.DigestEntry) -> None:
         """Ask for what a worker's digest says it sent and is not here."""
         pairs = zip(entry.totals, self.lanes, strict=False)
-        if entry.ended or any(sent > lane.frontier for sent, lane in pairs):
+        if entry.ended or any([sent > lane.frontier for sent, lane in pairs]):  # noqa: C419
             self._count("repair")
             for choice, lane in enumerate(self.lanes):
                 self._ask(choice, lane.frontier, self.begun is None)

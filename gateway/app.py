@@ -75,6 +75,7 @@ class App:
             self.gateway,
             max_queue=settings.max_queue,
             queue_seconds=settings.max_queue_seconds,
+            refuse_late=settings.refuse_late,
         )
         self.catalog = Catalog(self.link.router.fleet, count=self.link.router.count)
         self._health = HealthService()

@@ -38,12 +38,22 @@ class Link:
         peers: Other gateways that live, by name, with the time of their last beat.
     """
 
-    def __init__(self, bus: Bus, gateway: str, *, max_queue: int, queue_seconds: float) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        gateway: str,
+        *,
+        max_queue: int,
+        queue_seconds: float,
+        refuse_late: bool = True,
+    ) -> None:
         self._bus = bus
         self._gateway = gateway
         self._max_queue = max_queue
         self._ttl = max(1, int(queue_seconds) + 1)
-        self.router: Router = Router(gateway, self, queue_seconds=queue_seconds)
+        self.router: Router = Router(
+            gateway, self, queue_seconds=queue_seconds, refuse_late=refuse_late
+        )
         self.malformed = 0
         self.ready = False
         self.peers: dict[str, float] = {}
@@ -191,8 +201,7 @@ class Link:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             self._bad(subject, error)
             return
-        if name in self.router.fleet.workers:
-            self.router.on_disconnect(name, connection)
+        self.router.on_disconnect(name, connection)
 
     # ---- cancel from any gateway ----------------------------------------------------------------
 
@@ -285,16 +294,14 @@ class Link:
         ).encode()
         try:
             self._bus.check_size(len(payload) + len(headers))
-            answer = self._bus.ask(
-                subjects.request(request.model, request.urgency), payload, headers
+            self._bus.ask(
+                subjects.request(request.model, request.urgency),
+                payload,
+                lambda answer: done(parse_puback(answer)),
+                headers,
             )
         except MillstreamError as error:
             asyncio.get_running_loop().call_soon(done, error)
-            return
-        answer.add_done_callback(
-            lambda future: None if future.cancelled() else done(parse_puback(future.result()))
-        )
-        asyncio.get_running_loop().call_later(2.0, answer.cancel)
 
     def unqueue(self, request_id: str, attempt: int, urgency: int, sequence: int) -> None:
         """Delete an attempt from its stream."""

@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gateway import encode
-from gateway.ports import Summary
+from gateway.ports import Summary, TextOnly
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import MillstreamError, Overloaded
 
 MOST_UNSENT = 4 * 2**20
 """Bytes that may wait for a client that reads too slowly."""
+
+BEGIN_WITHIN = 0.02
+"""Seconds after which a client whose request waits gets the headers, which name the request; an
+answer that begins before spares the write."""
 
 REASONS = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 
@@ -32,12 +36,31 @@ class Writer(Protocol):
         """Write all messages as the client takes them."""
 
 
+class Named(Protocol):
+    """A client's connection whose answer begins with headers."""
+
+    def begin(self) -> bool:
+        """Send the headers if they are not sent."""
+
+
 class Flusher:
     """Writes what a turn of the event loop delivered, one write a client, at its end."""
 
     def __init__(self) -> None:
         self._dirty: list[Buffered] = []
+        self._unbegun: list[Named] = []
         self._loop = asyncio.get_running_loop()
+
+    def begin_soon(self, writer: Named) -> None:
+        """Begin an answer within `BEGIN_WITHIN` seconds, if its first message does not before."""
+        if not self._unbegun:
+            self._loop.call_later(BEGIN_WITHIN, self._begin)
+        self._unbegun.append(writer)
+
+    def _begin(self) -> None:
+        unbegun, self._unbegun = self._unbegun, []
+        for writer in unbegun:
+            writer.begin()
 
     def soon(self, outlet: Buffered) -> None:
         """Flush an outlet at the end of this turn."""
@@ -51,7 +74,11 @@ class Flusher:
             outlet.flush()
 
 
-class Buffered:
+def _nobody_to_tell(_error: MillstreamError) -> None:
+    pass
+
+
+class Buffered(TextOnly):
     """What waits for one client.
 
     Args:
@@ -93,13 +120,16 @@ class Buffered:
         Raises:
             MillstreamError: What the session failed with.
         """
-        while not (self._ended and not self._unsent):
-            await self._wake.wait()
-            self._wake.clear()
-            while self._unsent:
-                batch, self._unsent = self._unsent, []
-                await self._writer.send(batch)
-                self._size -= sum(map(len, batch))
+        try:
+            while not (self._ended and not self._unsent):
+                await self._wake.wait()
+                self._wake.clear()
+                while self._unsent:
+                    batch, self._unsent = self._unsent, []
+                    await self._writer.send(batch)
+                    self._size -= sum(map(len, batch))
+        finally:
+            self._overflowed = _nobody_to_tell  # It holds the session, which holds this.
         if self._error is not None:
             raise self._error
 

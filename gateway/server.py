@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Protocol
@@ -91,6 +91,10 @@ class GrpcServer:
         for path in service.__mapping__():
             self._state.methods.pop(path, None)
             self._state.background.discard(path)
+
+    def fall_back(self, find: Callable[[str], Handler | None]) -> None:
+        """Ask for a handler where a path is not served; None answers UNIMPLEMENTED."""
+        self._state.unknown = find
 
     async def start(self, host: str, port: int, reuse_port: bool = False) -> int:
         """Listen and serve.

@@ -25,6 +25,9 @@ class GatewaySettings(ProcessSettings):
     name: str = Field("gw", pattern=NAME_PATTERN, description="outlives a restart; unique")
     grpc_host: str = Field("0.0.0.0", min_length=1, description="address to listen on")
     grpc_port: Port = Field(50051, description="port to listen on; 0 is any free one")
+    processes: int = Field(
+        1, ge=1, le=256, description="share the ports among so many processes, one core each"
+    )
     max_message_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest gRPC message taken"
     )
@@ -34,6 +37,9 @@ class GatewaySettings(ProcessSettings):
     max_queue: int = Field(1000, ge=1, description="requests that may wait, a model and class")
     max_queue_seconds: float = Field(
         60.0, gt=0, allow_inf_nan=False, description="how long one without a deadline may wait"
+    )
+    refuse_late: bool = Field(
+        True, description="refuse at once what would wait until its deadline has passed"
     )
     http_host: str = Field("0.0.0.0", min_length=1, description="address to listen on for HTTP")
     http_port: Port | None = Field(

@@ -93,6 +93,11 @@ class TracedOutlet:
         self._last = now
         self._outlet.delta(index, ids, text, choice, attempt, logprobs, *more)
 
+    def items(self, index: int, items: Sequence[bytes], attempt: int) -> None:
+        """The next items of a function."""
+        self._last = time.monotonic()
+        self._outlet.items(index, items, attempt)
+
     def finished(self, summary: Summary) -> None:
         """The answer is complete."""
         self.end(

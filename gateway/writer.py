@@ -1,4 +1,4 @@
-"""The fast way out: many encoded messages of a stream in one DATA frame, past h2's bookkeeping."""
+"""The fast way out of a call: headers, messages and trailers past grpclib's and h2's objects."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, cast
 
+from grpclib.events import SendInitialMetadata, SendTrailingMetadata, _Event
 from grpclib.exceptions import StreamTerminatedError
 from h2.connection import ConnectionState
 from h2.exceptions import ProtocolError
 from h2.stream import StreamState
 
+from gateway.grpc import blocks
 from gateway.grpc.http2 import GuardedH2
 
 if TYPE_CHECKING:
@@ -25,18 +27,28 @@ _FRAME_HEADER = Struct(">BHBBI").pack
 _SENDABLE = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
 
 
+def _framed(messages: Sequence[bytes]) -> bytes:
+    if len(messages) == 1:  # A token of a paced stream.
+        return _PREFIX(0, len(messages[0])) + messages[0]
+    return b"".join([_PREFIX(0, len(message)) + message for message in messages])
+
+
 class ResponseWriter:
     """Writes the response messages of one call.
 
     `write` never waits and either takes all messages or none; `send` waits for room. Call
     `write`, and where it refuses, `send` what it refused (and all that follows, in order). Both
-    may be called from different tasks; while a `send` is under way `write` refuses.
+    may be called from different tasks; while a `send` is under way `write` refuses. So do `begin`
+    and `finish`, which send the headers and trailers of a call that goes well. Without
+    `begin_with_first`, the first `send` brings the headers.
 
     Args:
         stream: The server's side of the call.
     """
 
-    __slots__ = ("_connection", "_h2", "_raw", "_sending", "_state", "_stream", "_transport")
+    __slots__ = (
+        "_connection", "_h2", "_raw", "_request_id", "_sending", "_state", "_stream", "_transport",
+    )  # fmt: skip
 
     def __init__(self, stream: RpcStream) -> None:
         self._stream = stream
@@ -47,27 +59,64 @@ class ResponseWriter:
         # None where the client has reset the call before its handler began.
         self._state = self._h2.streams.get(self._raw.id or 0)
         self._sending = asyncio.Lock()
+        self._request_id = ""
+
+    def begin_with_first(self, request_id: str) -> None:
+        """Let the first messages bring the headers, with nothing but `x-request-id` in them."""
+        self._request_id = request_id
+
+    def begin(self) -> bool:
+        """Send the headers of `begin_with_first` now.
+
+        Returns:
+            Whether they were sent; False is for `send`.
+        """
+        stream, request_id = self._stream, self._request_id
+        if (
+            not request_id
+            or stream._send_initial_metadata_done
+            or not self._free(SendInitialMetadata)
+        ):
+            return False
+        sent = blocks.begin(self._h2, self._state, request_id)
+        if sent is None:
+            return False
+        self._put(sent)
+        stream._send_initial_metadata_done = True
+        return True
+
+    def finish(self) -> bool:
+        """End the call with status OK now.
+
+        Returns:
+            Whether it was ended; False is for grpclib's `send_trailing_metadata`.
+        """
+        stream = self._stream
+        if not stream._send_initial_metadata_done or not self._free(SendTrailingMetadata):
+            return False
+        sent = blocks.finish(self._h2, self._state)
+        if sent is None:
+            return False
+        self._put(sent)
+        stream._send_trailing_metadata_done = True
+        return True
 
     def write(self, messages: Sequence[bytes]) -> bool:
         """Send the encoded messages now, as one DATA frame.
 
         Returns:
-            Whether they were sent. Not before the headers are (the first `send` sends them), not
+            Whether they were sent. Not before the headers are, where it cannot send them, not
             while a flow-control window or the socket's buffer has no room for all of them, and
             not after the stream's end.
         """
         if (
-            not self._stream._send_initial_metadata_done
+            not (self._stream._send_initial_metadata_done or self.begin())
             or not self._connection.write_ready.is_set()
             or self._sending.locked()
             or not self._open()
         ):
             return False
-        parts = [b""]
-        for message in messages:
-            parts.append(_PREFIX(0, len(message)))
-            parts.append(message)
-        data = b"".join(parts)
+        data = _framed(messages)
         size = len(data)
         if size > self._window() or size > self._h2.max_outbound_frame_size or size > MAX_FRAME:
             return False
@@ -75,15 +124,11 @@ class ResponseWriter:
             return True
         h2, state = self._h2, self._state
         assert state is not None
-        if h2._data_to_send:  # frames that h2 has ready come first
-            self._connection.flush()
         state.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
         h2.data_frames += 1
         # DATA (type 0) without flags; the length takes 24 bits.
-        self._transport.write(
-            _FRAME_HEADER(size >> 16, size & 0xFFFF, 0, 0, state.stream_id) + data
-        )
+        self._put(_FRAME_HEADER(size >> 16, size & 0xFFFF, 0, 0, state.stream_id) + data)
         self._stream._send_message_done = True
         return True
 
@@ -96,7 +141,7 @@ class ResponseWriter:
         async with self._sending:
             if not self._stream._send_initial_metadata_done:
                 await self._send_headers()
-            data = memoryview(b"".join(_PREFIX(0, len(m)) + m for m in messages))
+            data = memoryview(_framed(messages))
             while data:
                 room = await self._room()
                 self._h2.send_data(self._raw.id or 0, data[:room])
@@ -106,7 +151,8 @@ class ResponseWriter:
 
     async def _send_headers(self) -> None:
         try:
-            await self._stream.send_initial_metadata()
+            named = {"x-request-id": self._request_id} if self._request_id else None
+            await self._stream.send_initial_metadata(metadata=named)
         except ProtocolError as error:
             raise StreamTerminatedError("the stream has ended") from error
 
@@ -123,6 +169,20 @@ class ResponseWriter:
                 return min(window, self._h2.max_outbound_frame_size, MAX_FRAME)
             self._raw.window_updated.clear()
             await self._raw.window_updated.wait()
+
+    def _put(self, frame: bytes) -> None:
+        if self._h2._data_to_send:  # frames that h2 has ready come first
+            self._connection.flush()
+        self._transport.write(frame)
+
+    def _free(self, event: type[_Event]) -> bool:
+        """Whether headers can go past grpclib: nobody listens, and nothing is to be waited for."""
+        return (
+            not self._stream._dispatch._listeners.get(event)
+            and self._connection.write_ready.is_set()
+            and not self._sending.locked()
+            and not self._transport.is_closing()
+        )
 
     def _open(self) -> bool:
         return (

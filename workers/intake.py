@@ -50,6 +50,7 @@ class Intake:
         floor: See `Pulls`.
         signature: A function's fingerprint, or "".
         replace: See `ensure_consumers`.
+        spare: Says how many more would rather be taken than given back; as `free` if not given.
 
     Attributes:
         surplus: Messages given back because no slot was free when they came.
@@ -66,12 +67,14 @@ class Intake:
         floor: float = 0.05,
         signature: str = "",
         replace: bool = False,
+        spare: Callable[[], int] | None = None,
     ) -> None:
         self._bus = bus
         self._model = model
         self._signature = signature
         self._replace = replace
         self._free = free
+        self._spare = free if spare is None else spare
         self._take = take
         self._stopped = False
         self._pulls = Pulls(floor)
@@ -132,7 +135,7 @@ class Intake:
             return
         self._pulls.arrived(subjects.CLASSES.index(last))  # It comes under its own subject.
         token = reply.decode()
-        if not self._open or self._free() <= 0:
+        if not self._open or self._spare() <= 0:
             self.surplus += 1
             self._bus.publish(token, SURPLUS_NAK)
             return

@@ -7,8 +7,8 @@ worker can take it. Two modes:
   ask for no more than the free slots, so nothing that arrives has to be given back (with fewer
   slots than queues each gets one, and what arrives too many is).
 - *Polling*: slots became free while work may wait. The queues are asked in order of urgency, each
-  for all free slots, with `no_wait`; the first that has something wins. Once in `1 / floor` rounds
-  the least urgent queue is asked first, so that it never starves.
+  for all free slots, with `no_wait`; one that fills them wins, and one that does not is empty. Once
+  in `1 / floor` rounds the least urgent queue is asked first, so that it never starves.
 """
 
 from __future__ import annotations
@@ -80,13 +80,15 @@ class Pulls:
         self._backlog = True
 
     def arrived(self, urgency: int) -> None:
-        """A message came from a queue: JetStream serves its oldest pull first."""
+        """A message came from a queue: JetStream serves the pulls of a consumer in turn."""
         pull = next((pull for pull in self._open.values() if pull.urgency == urgency), None)
         if pull is None:
             return
         pull.left -= 1
         if pull.left == 0:
-            self._close(pull, found=True)
+            self._close(pull, filled=True)
+        else:
+            self._open[pull.number] = self._open.pop(pull.number)  # It is the last in line now.
 
     def ended(self, number: int, now: float, *, failed: bool = False) -> None:
         """The server says that a pull is over: nothing there, expired, or (failed) no consumer."""
@@ -94,21 +96,21 @@ class Pulls:
         if failed:
             self._not_before = now + RETRY_AFTER
         if pull is not None:
-            self._close(pull, found=pull.left < pull.batch)
+            self._close(pull, filled=False)
 
-    def _close(self, pull: Pull, *, found: bool) -> None:
+    def _close(self, pull: Pull, *, filled: bool) -> None:
         del self._open[pull.number]
         if pull.number == self._polling:
             self._polling = None
-            if found:
-                self._order = ()  # Something came: begin again at the most urgent.
+            if filled:
+                self._order = ()  # There may be more: begin again at the most urgent.
             elif not self._order:
                 self._backlog = False
 
     def plan(self, free: int, now: float) -> list[Pull]:
         """What to ask for now, with `free` slots; called after every change and now and then."""
         for pull in [pull for pull in self._open.values() if pull.until <= now]:
-            self._close(pull, found=False)
+            self._close(pull, filled=False)
         if free <= 0 or now < self._not_before:
             return []
         if self._backlog:
@@ -124,7 +126,14 @@ class Pulls:
             if self._credit >= 1.0:
                 self._credit -= 1.0
                 self._order = tuple(reversed(self._order))
-        urgency, *rest = self._order
+        # What stands at a queue has taken what was there: slots that were all taken for a moment.
+        covered = {pull.urgency for pull in self._open.values()}
+        left = [urgency for urgency in self._order if urgency not in covered]
+        if not left:
+            self._order = ()
+            self._backlog = False
+            return self._stand(free, now)
+        urgency, *rest = left
         self._order = tuple(rest)
         standing = sum(pull.left for pull in self._open.values())
         wanted = max(1, free - standing)

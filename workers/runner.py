@@ -123,6 +123,7 @@ class Runner:
                 floor=self._settings.batch_floor,
                 signature=card.fingerprint if card.signature else "",
                 replace=self._settings.replace_signature,
+                spare=self._spare,
             )  # fmt: skip
             await self._intake.start()
         except LoadError as error:
@@ -244,10 +245,18 @@ class Runner:
 
     def _free(self) -> int:
         """How many requests could start now: none where the engine or its readers are stuck."""
+        return self._room(self._engine.room())
+
+    def _spare(self) -> int:
+        """How many more, asked for a while ago, are better taken than given back."""
+        return self._room(self._engine.spare())
+
+    def _room(self, room: int | None) -> int:
         if self._pace.stuck or self.ledger.full:
             return 0
-        room = self._engine.room()
-        return self._limit - self.ledger.running if room is None else room
+        if room is None:
+            return self._limit - self.ledger.running
+        return room - (self.ledger.running - self.ledger.at_work)  # Less those not yet granted.
 
     # ---- what the ledger asks (ports.Io) --------------------------------------------------------
 

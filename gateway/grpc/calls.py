@@ -35,6 +35,7 @@ class ServerState:
 
     Attributes:
         methods: `/package.Service/Method` to its handler; may change while the server runs.
+        unknown: Finds the handler of a path that is not among them, or None.
         background: Those of the methods whose calls a drain does not wait for.
         calls: Tasks of the calls that a drain waits for.
         draining: No connection is accepted any more.
@@ -45,6 +46,7 @@ class ServerState:
     counters: ServerCounters
     dispatch: _DispatchServerEvents
     methods: dict[str, Handler] = field(default_factory=dict)
+    unknown: Callable[[str], Handler | None] = lambda _path: None
     background: set[str] = field(default_factory=set)
     connections: set[GrpcProtocol] = field(default_factory=set)
     calls: set[asyncio.Task[None]] = field(default_factory=set)
@@ -126,7 +128,7 @@ async def _serve(state: ServerState, stream: Http2Stream, headers: Headers) -> N
     state.counters.calls += 1
     try:
         request = parse_request(headers, state.limits.max_header_bytes)
-        method = state.methods.get(request.path)
+        method = state.methods.get(request.path) or state.unknown(request.path)
         if method is None:
             raise Refusal("refused_method", Status.UNIMPLEMENTED, "Method not found")
     except Refusal as refusal:
@@ -134,6 +136,14 @@ async def _serve(state: ServerState, stream: Http2Stream, headers: Headers) -> N
         await _refuse(stream, refusal)
         return
     rpc = RpcStream(stream, request, method, state.dispatch, state.limits.max_message_bytes)
+    try:
+        await _answer(state, rpc, request, method)
+    finally:
+        del rpc.writer  # It holds the stream: both are freed without the garbage collector.
+
+
+async def _answer(state: ServerState, rpc: RpcStream, request: Request, method: Handler) -> None:
+    stream = rpc._stream
     try:
         await _run(rpc, request, method)
         error = _missing_reply(rpc)
@@ -156,25 +166,32 @@ async def _serve(state: ServerState, stream: Http2Stream, headers: Headers) -> N
 
 async def _run(rpc: RpcStream, request: Request, method: Handler) -> None:
     """Run the handler; its time is bounded by the client's deadline."""
+    if request.timeout is None:
+        await _handle(rpc, request, method)
+        return
     deadline = asyncio.timeout(request.timeout)
     try:
         async with deadline:
-            rpc.metadata, handle = await rpc._dispatch.recv_request(
-                request.metadata,
-                method.func,
-                method_name=request.path,
-                deadline=rpc.deadline,
-                content_type=request.content_type,
-                user_agent=request.user_agent,
-                peer=rpc.peer,
-            )
-            await handle(rpc)
+            await _handle(rpc, request, method)
     except TimeoutError:
         if not deadline.expired():
             raise
         raise GRPCError(
             Status.DEADLINE_EXCEEDED, f"the deadline of {request.timeout:g} s has passed"
         ) from None
+
+
+async def _handle(rpc: RpcStream, request: Request, method: Handler) -> None:
+    rpc.metadata, handle = await rpc._dispatch.recv_request(
+        request.metadata,
+        method.func,
+        method_name=request.path,
+        deadline=rpc.deadline,
+        content_type=request.content_type,
+        user_agent=request.user_agent,
+        peer=rpc.peer,
+    )
+    await handle(rpc)
 
 
 async def _refuse(stream: Http2Stream, refusal: Refusal) -> None:
@@ -200,7 +217,8 @@ async def _finish(rpc: RpcStream, error: GRPCError | None) -> None:
         return
     try:
         if error is None:
-            await rpc.send_trailing_metadata()
+            if not rpc.writer.finish():
+                await rpc.send_trailing_metadata()
         else:
             await rpc.send_trailing_metadata(
                 status=error.status, status_message=error.message, status_details=error.details

@@ -6,21 +6,20 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 from grpclib.config import Configuration
-from grpclib.protocol import Connection, EventsProcessor, H2Protocol
-from grpclib.protocol import Stream as Http2Stream
-from grpclib.utils import Wrapper
+from grpclib.protocol import EventsProcessor, H2Protocol
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event, PingAckReceived, StreamReset, WindowUpdated
 from h2.exceptions import ProtocolError
 
 from gateway.grpc.calls import Calls, ServerState
-from gateway.grpc.http2 import MAX_STREAM_ID, GuardedH2, HostilePeer
-from gateway.grpc.messages import InboundBuffer
+from gateway.grpc.http2 import MAX_STREAM_ID, HostilePeer
+from gateway.grpc.inbound import QuickH2
+from gateway.grpc.lean import ServerConnection
+from gateway.grpc.outgoing import JoinedTransport
 
 log = logging.getLogger(__name__)
 
@@ -39,27 +38,6 @@ DRAIN_WAIT = 1.0
 _CONFIG = Configuration().__for_server__()
 _KEEPALIVE = b"keepaliv"
 _DRAIN = b"draining"
-
-
-class ServerConnection(Connection):
-    """grpclib's connection with our buffers; closing it leaves the peer time to read the reason."""
-
-    _connection: GuardedH2
-
-    def flush(self) -> None:
-        """Write what h2 has ready."""
-        data = self._connection.data_to_send()
-        if data and not self.is_closing():
-            self._transport.write(data)
-
-    def create_stream(
-        self, *, stream_id: int | None = None, wrapper: Wrapper | None = None
-    ) -> Http2Stream:
-        """Set up a stream that the client has opened."""
-        assert stream_id is not None
-        stream = super().create_stream(stream_id=stream_id, wrapper=wrapper)
-        stream.buffer = InboundBuffer(partial(self.ack, stream_id))
-        return stream
 
 
 class ServerEvents(EventsProcessor):
@@ -136,8 +114,8 @@ class GrpcProtocol(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept the connection, or end it where there are too many."""
         state = self._state
-        self._transport = cast(asyncio.Transport, transport)
-        self._h2 = GuardedH2(state.limits)
+        self._transport = JoinedTransport(cast(asyncio.Transport, transport))
+        self._h2 = QuickH2(state.limits)
         self.connection = ServerConnection(self._h2, self._transport, config=_CONFIG)
         self.processor = ServerEvents(self)
         state.counters.connections += 1

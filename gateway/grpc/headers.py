@@ -7,6 +7,7 @@ import re
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -75,6 +76,21 @@ def parse_request(headers: Headers, max_bytes: int) -> Request:
     Raises:
         Refusal: The call cannot be served; it says with which answer.
     """
+    if type(headers) is tuple:  # Those of a block that comes again and again.
+        known = _parse_known(headers, max_bytes)
+        return Request(
+            known.path, known.content_type, known.encoding, known.timeout,
+            known.metadata.copy(), known.user_agent,
+        )  # fmt: skip
+    return _parse(headers, max_bytes)
+
+
+@lru_cache(256)
+def _parse_known(headers: tuple[tuple[str, str], ...], max_bytes: int) -> Request:
+    return _parse(headers, max_bytes)
+
+
+def _parse(headers: Headers, max_bytes: int) -> Request:
     fields = dict(headers)
     _check_http(fields)
     size = sum(len(name) + len(value) + 32 for name, value in headers)

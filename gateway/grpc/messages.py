@@ -22,7 +22,9 @@ class InboundBuffer(Buffer):
     """
 
     def __init__(self, ack_callback: Callable[[int], None]) -> None:
-        super().__init__(ack_callback)
+        # Not grpclib's `__init__`: the queue that it makes would never hold anything.
+        self._ack_callback = ack_callback
+        self._eof = False
         self._data = bytearray()
         self._to_ack = 0
         self._reader: asyncio.Future[None] | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from grpclib.const import Handler, Status
-from grpclib.encoding.proto import ProtoCodec, ProtoStatusDetailsCodec
+from grpclib.encoding.proto import ProtoCodec
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import ProtocolError
 from grpclib.metadata import Deadline
@@ -16,6 +16,7 @@ from grpclib.server import Stream
 
 from gateway.grpc.headers import Refusal, Request
 from gateway.grpc.messages import read_message
+from gateway.status import DetailsCodec
 from gateway.writer import ResponseWriter
 
 
@@ -34,7 +35,7 @@ class MessageCodec(ProtoCodec):
 
 
 CODEC = MessageCodec()
-DETAILS_CODEC = ProtoStatusDetailsCodec()
+DETAILS_CODEC = DetailsCodec()
 
 
 class RpcStream(Stream[Any, Any]):

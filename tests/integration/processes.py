@@ -70,9 +70,9 @@ class Parts:
         """Wait for its end; returns the exit code."""
         return self._processes[name].wait(seconds)
 
-    def spawn(self, name: str, module: str, flags: list[str]) -> None:
+    def spawn(self, name: str, module: str, flags: list[str], **environment: str) -> None:
         """Start a process that is not expected to become ready."""
-        self._start(name, module, flags, {})
+        self._start(name, module, flags, environment)
 
     def stop(self, name: str) -> None:
         """End a process in order."""

@@ -14,7 +14,7 @@ from nats.aio.client import Server
 from millstream.nats_server import NatsServer
 from shared.bus import Bus, BusOptions, parse_puback
 from shared.errors import Overloaded, RequestTooLarge, Unavailable
-from shared.natsio import SOON, next_server
+from shared.natsio import MOST_JOINED, SOON, next_server
 from shared.streams import ensure_streams
 from tests.faults.harness import until
 
@@ -101,7 +101,7 @@ async def test_subscriptions_outlive_a_killed_server(nats: NatsServer, bus: Bus)
     await until(lambda: not bus.connected, "it notices")
     assert not bus.publish("x", b"stale"), "what goes out later would be stale"
     with pytest.raises(Unavailable):
-        bus.ask("x", b"")
+        bus.ask("x", b"", got.append)
     await asyncio.to_thread(nats.start)
     started = time.monotonic()
     await until(lambda: bus.connected, "it is back")
@@ -182,3 +182,27 @@ async def test_storage_that_is_lost(nats: NatsServer, bus: Bus) -> None:
     await until(lambda: bus.connected, "it is back")
     await ensure_streams(bus, 5)
     assert parse_puback(await bus.request("ms.req.m.standard", b"x", 2.0)) == 1
+
+
+async def test_a_lazy_message_waits_for_company_and_not_for_long(
+    nats: NatsServer, bus: Bus
+) -> None:
+    got: list[bytes] = []
+    bus.listen("x", collect(got))
+    await bus.start()
+    assert bus.publish("x", b"1", lazy=True)
+    assert bus.publish("x", b"2")
+    await until(lambda: got == [b"1", b"2"], "both arrive, in order")
+    assert bus.publish("x", b"3", lazy=True)
+    await until(lambda: got == [b"1", b"2", b"3"], "it arrives alone")
+
+
+async def test_a_burst_is_not_held_back_to_its_end(bus: Bus) -> None:
+    got: list[bytes] = []
+    bus.listen("x", collect(got))
+    await bus.start()
+    sent = [str(number).encode() for number in range(2 * MOST_JOINED + 1)]
+    for data in sent:
+        assert bus.publish("x", data)
+    assert len(bus.client._unsent) == 1
+    await until(lambda: got == sent, "all arrive, in order")

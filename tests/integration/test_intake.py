@@ -79,8 +79,8 @@ async def queue(bus: Bus, name: str, urgency: int = 2, attempt: int = 0, deaths:
     headers = (
         f"NATS/1.0\r\nNats-Msg-Id: {name}.{attempt}\r\nMs-Gateway: g\r\nMs-Deaths: {deaths}\r\n\r\n"
     ).encode()
-    answer = bus.ask(subjects.request(MODEL, urgency), name.encode(), headers)
-    assert isinstance(parse_puback(await asyncio.wait_for(answer, 5)), int)
+    answer = await bus.request(subjects.request(MODEL, urgency), name.encode(), 5.0, headers)
+    assert isinstance(parse_puback(answer), int)
 
 
 async def test_what_is_queued_is_taken_whole(worker: Worker) -> None:
@@ -128,8 +128,8 @@ async def test_what_is_not_acked_comes_again_and_is_not_fresh(worker: Worker) ->
      b"NATS/1.0\r\nNats-Msg-Id: \xff\xfe.0\r\nMs-Gateway: g\r\n\r\n"],
 )  # fmt: skip
 async def test_what_names_nobody_is_dropped_and_counted(worker: Worker, headers: bytes) -> None:
-    answer = worker.bus.ask(subjects.request(MODEL, 2), b"?", headers)
-    assert isinstance(parse_puback(await asyncio.wait_for(answer, 5)), int)
+    answer = await worker.bus.request(subjects.request(MODEL, 2), b"?", 5.0, headers)
+    assert isinstance(parse_puback(answer), int)
     await until(lambda: worker.intake.malformed == 1, "it is counted")
     await queue(worker.bus, "good")
     await until(lambda: worker.ids() == ["good"], "the next is taken")

@@ -169,7 +169,7 @@ def test_a_collector_that_is_away_changes_nothing(tmp_path: Path) -> None:
 
 def test_without_an_endpoint_nothing_is_imported() -> None:
     code = (
-        "import gateway.app, workers.runner, shared.tracing as t, sys\n"
+        "import gateway.app, workers.host, shared.tracing as t, sys\n"
         "assert t.configure('gateway', 'x') is None\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

@@ -49,6 +49,41 @@ def test_something_found_begins_again_at_the_most_urgent() -> None:
     assert [pull.urgency for pull in pulls.plan(1, 0.0)] == [0]
 
 
+def test_under_load_a_queue_that_does_not_fill_the_slots_ends_the_polling() -> None:
+    pulls = Pulls()
+    for urgency in range(4):
+        (poll,) = pulls.plan(16, 0.0)
+        assert (poll.urgency, poll.expires) == (urgency, None)
+        if urgency == 2:
+            pulls.arrived(2)  # One of sixteen: nothing more was there.
+        pulls.ended(poll.number, 0.0)
+    standing = pulls.plan(15, 0.0)
+    assert [pull.urgency for pull in standing] == [0, 1, 2, 3]
+    assert all(pull.expires for pull in standing)
+
+
+def test_a_queue_at_which_a_pull_stands_is_not_polled() -> None:
+    pulls = Pulls()
+    drained(pulls, 16)
+    asked = pulls.asked
+    pulls.saturated()  # For a moment, with the pulls still standing.
+    assert pulls.plan(16, 0.1) == []
+    assert pulls.asked == asked
+
+
+def test_pulls_of_one_queue_are_served_in_turn() -> None:
+    pulls = Pulls()
+    drained(pulls, 8)
+    first = {pull.number: pull for pull in pulls._open.values() if pull.urgency == 2}
+    ((number, old),) = first.items()
+    old.left = 1
+    (more,) = [pull for pull in pulls.plan(64, 0.1) if pull.urgency == 2]
+    pulls.arrived(2)
+    assert number not in pulls._open
+    pulls.arrived(2)
+    assert more.left == more.batch - 1
+
+
 def test_a_failure_waits_a_moment() -> None:
     pulls = Pulls()
     (first,) = pulls.plan(4, 0.0)

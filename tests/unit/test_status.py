@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
 from grpclib.const import Status
-from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError
 
-from gateway.status import LONGEST_MESSAGE, from_grpc, to_grpc
-from shared.errors import InternalError, InvalidRequest, MillstreamError, Overloaded
+from gateway.status import LONGEST_MESSAGE, MOST_DETAILS, DetailsCodec, from_grpc, to_grpc
+from shared.errors import (
+    FunctionError,
+    InternalError,
+    InvalidRequest,
+    MillstreamError,
+    Overloaded,
+)
 
-CODEC = ProtoStatusDetailsCodec()
+CODEC = DetailsCodec()
 
 
 def through_the_wire(error: GRPCError) -> GRPCError:
@@ -68,3 +76,50 @@ def test_a_long_message_is_cut() -> None:
     assert message is not None
     assert len(message) == LONGEST_MESSAGE
     assert message.endswith("...")
+
+
+def raised(*details: Any, code: int = 5) -> FunctionError:
+    status = RpcStatus(code=code, message="no such user", details=details)
+    return FunctionError("no such user", status=status.SerializeToString(), code=code)
+
+
+def packed(message: Message) -> Any:
+    found = Any()
+    found.Pack(message)
+    return found
+
+
+def test_what_a_function_raised_keeps_its_status_and_details() -> None:
+    theirs = [
+        packed(ErrorInfo(reason="GONE", domain="example.com")),
+        packed(BadRequest(field_violations=[BadRequest.FieldViolation(field="user")])),
+    ]
+    status = through_the_wire(to_grpc(raised(*theirs)))
+    assert (status.status, status.message) == (Status.NOT_FOUND, "no such user")
+    back = from_grpc(status)
+    assert isinstance(back, FunctionError)
+    assert (back.code, back.grpc_status, back.http_status, back.field) == (5, 5, 404, "user")
+    assert list(RpcStatus.FromString(back.status).details) == theirs
+
+
+def test_details_of_unknown_types_pass_as_they_are() -> None:
+    own = Any(type_url="type.googleapis.com/acme.Own", value=b"\x08\x01")
+    error = to_grpc(raised(own))
+    sent = RpcStatus.FromString(CODEC.encode(error.status, error.message, error.details))
+    assert sent.details[0] == own
+    assert type(error.details[1]) is ErrorInfo
+
+
+@pytest.mark.parametrize("code", [0, -1, 17, 2**31])
+def test_a_code_that_is_none_is_unknown(code: int) -> None:
+    assert to_grpc(FunctionError("x", code=code)).status is Status.UNKNOWN
+
+
+def test_a_broken_status_is_left_out() -> None:
+    error = to_grpc(FunctionError("x", code=5, status=b"\xff"))
+    assert (error.status, [type(d) for d in error.details]) == (Status.NOT_FOUND, [ErrorInfo])
+
+
+def test_details_that_no_header_holds_are_left_out() -> None:
+    big = Any(type_url="type.googleapis.com/acme.Own", value=b"x" * MOST_DETAILS)
+    assert [type(d) for d in to_grpc(raised(big)).details] == [ErrorInfo]
