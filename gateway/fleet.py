@@ -20,6 +20,9 @@ LAG_LIMIT = 0.05
 LAG_MEMORY = 0.3
 HUNG_LEAST = 0.4
 HUNG_FACTOR = 4.0
+HUNG_REST = 10.0
+"""Seconds of nothing in flight after which a hung engine is tried again: without work it makes no
+step that would tell that it could."""
 WARM_STEPS = 32
 WARM_UP = 10.0
 GRACE_AFTER_CONNECT = 1.5
@@ -42,6 +45,7 @@ class Worker:
         seen: When it was heard of last.
         beat: Its latest heartbeat.
         stepped: When its engine was last seen to step, or idle.
+        busy: When it was last heard to have work in flight.
         lost: Since when it is lost, or None.
         lost_cause: disconnect, silent or hung.
         digest: The number of its latest digest.
@@ -58,6 +62,7 @@ class Worker:
     seen: float
     beat: wire.Heartbeat | None = None
     stepped: float = 0.0
+    busy: float = 0.0
     lost: float | None = None
     lost_cause: str = ""
     digest: int = 0
@@ -148,7 +153,9 @@ class Fleet:
             if before is not None and before.running and stepped and self._attentive(now):
                 worker.longest_step[0] = max(worker.longest_step[0], now - worker.stepped)
             worker.stepped = now
-        if stepped and worker.lost_cause == "hung":
+        if frame.running:
+            worker.busy = now
+        if worker.lost_cause == "hung" and (stepped or now - worker.busy > HUNG_REST):
             worker.lost, worker.lost_cause = None, ""
         worker.beat = frame
         worker.state = frame.state

@@ -8,6 +8,9 @@ nothing.
 from __future__ import annotations
 
 STUCK_AFTER = 1.0
+TRY_AGAIN = 10.0
+"""Seconds of nothing in flight after which a stuck engine gets work again: one whose jobs were all
+taken away makes no step that would tell that it could."""
 
 
 class Pace:
@@ -21,10 +24,13 @@ class Pace:
         self.stuck = False
         self._steps = -1
         self._since = 0.0
+        self._busy = 0.0
 
     def observe(self, steps: int, in_flight: int, now: float) -> None:
         """Take a look at the engine; called every tick."""
-        if steps != self._steps:
+        if in_flight:
+            self._busy = now
+        if steps != self._steps or (self.stuck and now - self._busy > TRY_AGAIN):
             self._steps, self._since, self.stuck = steps, now, False
         elif not in_flight and not self.stuck:
             self._since = now

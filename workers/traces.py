@@ -89,6 +89,10 @@ class TracedEngine(Engine):
         """How many more jobs could start now."""
         return self._engine.room()
 
+    def spare(self) -> int | None:
+        """As the engine says."""
+        return self._engine.spare()
+
     def window(self, job_id: int, is_open: bool) -> None:
         """A function's reader is behind, or has caught up."""
         self._engine.window(job_id, is_open)

@@ -12,9 +12,9 @@ from shared.typed import Typed, load
 from shared.values import from_message, to_message
 from shared.wire import Sampling
 from workers.app.app import App
-from workers.app.engine import AppEngine
+from workers.app.engines import engine
 from workers.app.running import RunningApp
-from workers.engines.base import Job, Output
+from workers.engines.base import Engine, Job, Output
 
 
 class Bench:
@@ -27,7 +27,7 @@ class Bench:
         ended: Jobs that ended, with their errors.
     """
 
-    def __init__(self, engine: AppEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.typed = Typed(load(engine.card.signature))
         self.batches: list[Sequence[Output]] = []
@@ -83,10 +83,9 @@ class Bench:
 async def bench(app: App, name: str = "") -> AsyncIterator[Bench]:
     """The engine of an app's only function, or of the named one, at work."""
     served = name or next(iter(app.models))
-    engine = AppEngine(app.models[served], RunningApp(app))
-    made = Bench(engine)
+    made = Bench(engine(app.models[served], RunningApp(app)))
     try:
-        await engine.start(made.sink, lambda error: None)
+        await made.engine.start(made.sink, lambda error: None)
         yield made
     finally:
-        await engine.close()
+        await made.engine.close()

@@ -94,7 +94,7 @@ async def test_items_of_one_turn_come_in_one_call(monkeypatch: pytest.MonkeyPatc
     async with bench(app) as running:
         jobs = [running.submit(n=50) for _ in range(3)]
         await running.until(lambda: len(running.ended) == 3)
-        assert len(running.batches) == 1
+        assert [len(batch) for batch in running.batches] == [3] * 6  # 1, 2, 4 and so on, of each.
         assert [running.items(job) for job in jobs] == [list(range(50))] * 3
 
 

@@ -370,16 +370,21 @@ def test_names_versions_and_options_are_checked() -> None:
     assert list(app.models) == ["a@1", "a@2"]
 
 
-def test_a_batched_function_is_annotated_as_for_one_item() -> None:
+def test_a_batched_function_is_annotated_as_for_many_items() -> None:
     app = App()
 
     @app.model("embed", batch=True, max_batch=8)
-    def embed(text: str, vector: Tensor["float32", 3], more: int = 0) -> Tensor["float32", 3]:
+    def embed(
+        text: list[str], vector: Tensor["float32", "batch", 3], more: list[int | None]
+    ) -> Tensor["float32", "batch", 3]:
         return vector
+
+    def one(text: str) -> str:
+        return text
 
     spec = app.models["embed@1"]
     assert spec.batch is not None
-    assert (spec.batch.stacked, spec.batch.max_size) == (frozenset({"vector"}), 8)
+    assert (spec.batch.stacked, spec.batch.max_size) == ({"vector": "numpy"}, 8)
     assert spec.signature.output == TensorType("float32", (3,))
-    with pytest.raises(TypeError, match="max_batch means something with batch=True only"):
-        app.model("other", max_batch=8)(embed)
+    with pytest.raises(TypeError, match="mean something with batch=True only"):
+        app.model("other", max_batch=8)(one)

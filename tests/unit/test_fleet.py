@@ -5,6 +5,7 @@ import pytest
 from gateway.fleet import (
     FORGET_AFTER,
     GRACE_AFTER_CONNECT,
+    HUNG_REST,
     LAG_MEMORY,
     SILENCE_MOST,
     WARM_STEPS,
@@ -147,6 +148,23 @@ def test_an_engine_that_stands_still_is_hung(warm: bool, within: float) -> None:
     case.stepping.add("a")
     case.run(0.3)
     assert not case.fleet.lost("a")
+
+
+def test_a_hung_engine_without_work_is_tried_again() -> None:
+    """What was taken from it in the middle of its step leaves no step to tell that it goes on."""
+    case = Case("a")
+    case.run(0.5)
+    case.stepping.clear()
+    case.run(5.0)
+    assert [verdict.cause for verdict in case.verdicts] == ["hung"]
+    case.running = 0
+    case.run(HUNG_REST - 0.5)
+    assert case.fleet.lost("a")
+    case.run(1.0)
+    assert not case.fleet.lost("a")
+    case.running = 1
+    case.run(5.0)
+    assert [verdict.cause for verdict in case.verdicts] == ["hung", "hung"]
 
 
 def test_an_idle_engine_is_not_hung() -> None:

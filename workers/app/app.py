@@ -9,10 +9,10 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
-from shared.signature import TensorType
+from workers.app.batches import BatchSpec
 from workers.app.context import State
 from workers.app.middleware import Middleware
-from workers.app.signatures import BatchSpec, ModelSpec, read, signature
+from workers.app.signatures import ModelSpec, Reading, read, signature
 
 F = TypeVar("F", bound=Callable[..., Any])
 Lifespan = Callable[["App"], Any]
@@ -56,6 +56,7 @@ class App:
         streaming: bool | None = None,
         batch: bool = False,
         max_batch: int | None = None,
+        target_ms: float | None = None,
         idempotent: bool = False,
         wait: bool = False,
         default: bool = False,
@@ -67,8 +68,11 @@ class App:
             name: What clients call.
             version: Several may be served side by side.
             streaming: Whether it yields items: a generator does. Only checked.
-            batch: Whether it takes many items at once: the annotations say what ONE item is.
-            max_batch: Items at once, at most, with `batch`.
+            batch: Whether it takes many calls at once: each parameter is a list with an item a
+                call, or a tensor with the calls along axis 0, and so is the result.
+            max_batch: Items at once, at most, with `batch`; 128.
+            target_ms: What a call should take, with `batch`, at most: it bounds how large batches
+                grow; 100.
             idempotent: Whether it may run again, where a worker died in the middle.
             wait: Whether calls wait in the queue while no worker is there.
             default: Whether this version is meant where none is named.
@@ -82,20 +86,14 @@ class App:
         def decorate(target: F) -> F:
             names = dict(sys._getframe(1).f_locals)
             where = f"model {name!r}, {getattr(target, '__qualname__', repr(target))}"
-            reading = read(target, where, names)
+            reading = read(target, where, names, batch=batch)
             if streaming is not None and streaming is not reading.streaming:
                 does = "it yields items" if reading.streaming else "it returns once: use yield"
                 raise TypeError(f"{where}: streaming={streaming}, but {does}")
             fallback = ASYNC_CONCURRENCY if reading.is_async else max(8, 2 * (os.cpu_count() or 1))
             at_once = fallback if concurrency is None else concurrency
-            for limit, said in (("concurrency", at_once), ("max_batch", max_batch or 1)):
-                if said < 1:
-                    raise TypeError(f"{where}: {limit}={said}: want at least 1")
-            if max_batch is not None and not batch:
-                raise TypeError(f"{where}: max_batch means something with batch=True only")
-            stacked = frozenset(
-                slot.key for slot in reading.slots if isinstance(slot.node.type, TensorType)
-            )
+            if at_once < 1:
+                raise TypeError(f"{where}: concurrency={at_once}: want at least 1")
             self._add(
                 ModelSpec(
                     target=target,
@@ -104,10 +102,10 @@ class App:
                     ),
                     reading=reading,
                     is_class=inspect.isclass(target),
-                    concurrency=at_once,
+                    concurrency=1 if batch else at_once,
                     idempotent=idempotent,
                     wait=wait,
-                    batch=BatchSpec(stacked, max_batch or 0) if batch else None,
+                    batch=_batch(where, reading, batch, max_batch, target_ms, concurrency),
                 ),
                 where,
             )
@@ -143,3 +141,34 @@ class App:
             ):
                 raise ValueError(f"{where}: {other.served_name} is the default version already")
         self.models[model.served_name] = model
+
+
+def _batch(
+    where: str,
+    reading: Reading,
+    batch: bool,
+    max_batch: int | None,
+    target_ms: float | None,
+    concurrency: int | None,
+) -> BatchSpec | None:
+    """How calls run together, or None.
+
+    Raises:
+        TypeError: What was said of it makes no sense.
+    """
+    if not batch:
+        if max_batch is not None or target_ms is not None:
+            raise TypeError(f"{where}: max_batch and target_ms mean something with batch=True only")
+        return None
+    if concurrency is not None:
+        raise TypeError(f"{where}: with batch=True one batch runs at a time: leave out concurrency")
+    if max_batch is not None and max_batch < 1:
+        raise TypeError(f"{where}: max_batch={max_batch}: want at least 1")
+    if target_ms is not None and not 0 < target_ms < float("inf"):
+        raise TypeError(f"{where}: target_ms={target_ms}: want milliseconds above 0")
+    if not reading.slots:
+        raise TypeError(f"{where}: with batch=True it takes at least one parameter")
+    stacked = {
+        slot.key: str(slot.node.python) for slot in reading.slots if slot.key in reading.stacked
+    }
+    return BatchSpec(stacked, max_batch or 0, (target_ms or 0) / 1000)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.signature import Scalar
 from shared.typed import RESULT, Typed
+from workers.app import written
 from workers.app.decoding import Dimensions, fields_decoder
 from workers.app.encoding import field_encoder
 from workers.app.failures import ContractError
@@ -28,6 +30,7 @@ class Binding:
         self._response = typed.response
         self._optional = model.reading.output_optional
         self._streaming = model.signature.streaming
+        self._written = _written(model)
         self._encode = None
         if model.reading.output is not None:
             field = typed.response.DESCRIPTOR.fields_by_name[RESULT]
@@ -55,6 +58,11 @@ class Binding:
         Raises:
             ContractError: It is not what the annotations promise.
         """
+        if type(result) is self._written:
+            try:
+                return written.response(result, index if self._streaming else 0)
+            except UnicodeEncodeError:
+                pass  # Refused below, in the words that all values have.
         given: dict[str, Any] = {"index": index} if self._streaming else {}
         if self._encode is None:
             if result is not None:
@@ -66,3 +74,13 @@ class Binding:
                 raise wrong.within("the result").contract() from None
         data: bytes = self._response(**given).SerializeToString()
         return data
+
+
+def _written(model: ModelSpec) -> type[str] | type[bytes] | None:
+    """The type of results that are written by hand; of all others protobuf makes messages."""
+    match model.signature.output:
+        case Scalar(kind="string"):
+            return str
+        case Scalar(kind="bytes"):
+            return bytes
+    return None

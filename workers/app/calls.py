@@ -31,6 +31,7 @@ class Call:
         job: What to call it with.
         served: The function.
         outbox: Takes what it gives.
+        ended: Told once its function has ended, before the worker hears of it.
 
     Attributes:
         letter: What it gave.
@@ -38,14 +39,17 @@ class Call:
     """
 
     __slots__ = (
-        "_arguments", "_context", "_count", "_dimensions", "_feed", "_gate", "_in_thread", "_job",
-        "_open", "_outbox", "_served", "_skip", "_task", "aborted", "letter",
+        "_arguments", "_context", "_count", "_dimensions", "_ended", "_feed", "_gate",
+        "_in_thread", "_job", "_open", "_outbox", "_served", "_skip", "_task", "aborted", "letter",
     )  # fmt: skip
 
-    def __init__(self, job: Job, served: Served, outbox: Outbox) -> None:
+    def __init__(
+        self, job: Job, served: Served, outbox: Outbox, ended: Callable[[Call], None]
+    ) -> None:
         self._job = job
         self._served = served
         self._outbox = outbox
+        self._ended = ended
         self._context = Context(job, served.model.served_name, served.state)
         self._arguments: dict[str, Any] = {}
         self._dimensions: Dimensions = {}
@@ -77,7 +81,10 @@ class Call:
             raise
         except BaseException as raised:  # A user's function: CancelledError and SystemExit too.
             error = self._told(raised)
+        self._ended(self)
         self._outbox.end(self.letter, error)
+        if not self._served.model.signature.streaming:
+            self._outbox.flush()
 
     def abort(self) -> None:
         """Tell the function, in whichever way it can hear; it may take its time to end."""

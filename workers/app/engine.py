@@ -123,13 +123,12 @@ class AppEngine(Engine):
 
     def _begin(self, job: Job) -> None:
         assert self._served is not None and self._outbox is not None
-        call = Call(job, self._served, self._outbox)
-        task = asyncio.get_running_loop().create_task(call.run())
-        self._calls[job.id] = (call, task)
-        task.add_done_callback(lambda _: self._ended(job.id, call))
+        call = Call(job, self._served, self._outbox, self._ended)
+        self._calls[job.id] = (call, asyncio.get_running_loop().create_task(call.run()))
 
-    def _ended(self, job_id: int, call: Call) -> None:
-        del self._calls[job_id]
+    def _ended(self, call: Call) -> None:
+        """Free its slot: whoever hears of its end may fill it."""
+        del self._calls[call.id]
         while self._waiting and len(self._calls) < self._model.concurrency:
             self._begin(self._waiting.pop(next(iter(self._waiting))))
         if call.aborted:

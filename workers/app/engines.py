@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workers.app.batched import BatchEngine
 from workers.app.engine import AppEngine
 from workers.app.loading import load_app
 from workers.app.running import RunningApp
@@ -27,11 +28,5 @@ def app_engines(path: str, *, device: str = "") -> list[tuple[str, Engine]]:
 
 
 def engine(model: ModelSpec, running: RunningApp) -> Engine:
-    """The engine of one function.
-
-    Raises:
-        ModelLoadError: There is none for it.
-    """
-    if model.batch is not None:
-        raise ModelLoadError(f"{model.served_name}: batch=True has no engine here")
-    return AppEngine(model, running)
+    """The engine of one function."""
+    return AppEngine(model, running) if model.batch is None else BatchEngine(model, running)

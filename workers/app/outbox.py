@@ -10,7 +10,8 @@ from shared.errors import MillstreamError
 from workers.engines.base import Output, Sink
 
 CROWD = 64
-"""Items of one call in one turn, after which its function lets others have the loop."""
+"""Items of one call in one turn, after which its function lets others have the loop; in its first
+turns fewer, so that nobody's first item waits for those that follow another's."""
 
 CROWD_BYTES = 64 * 1024
 """The same in bytes; less than the flow-control window, which notes only what left the outbox."""
@@ -37,12 +38,13 @@ class Letter:
         sender: The call.
     """
 
-    __slots__ = ("dirty", "error", "finish", "items", "mute", "sender", "size")
+    __slots__ = ("dirty", "error", "finish", "items", "most", "mute", "sender", "size")
 
     def __init__(self, sender: Sender) -> None:
         self.sender = sender
         self.items: list[bytes] = []
         self.size = 0
+        self.most = 1
         self.finish: str | None = None
         self.error: MillstreamError | None = None
         self.dirty = False
@@ -60,6 +62,7 @@ class Outbox:
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._dirty: list[Letter] = []
+        self._planned = False
         self._began = 0.0
 
     def add(self, letter: Letter, item: bytes) -> None:
@@ -84,7 +87,7 @@ class Outbox:
     def crowded(self, letter: Letter) -> bool:
         """Whether its function should let others have the loop."""
         return letter.dirty and (
-            len(letter.items) >= CROWD
+            len(letter.items) >= letter.most
             or letter.size >= CROWD_BYTES
             or time.monotonic() - self._began > TURN_SECONDS
         )
@@ -94,10 +97,20 @@ class Outbox:
             letter.dirty = True
             if not self._dirty:
                 self._began = time.monotonic()
-                self._loop.call_soon(self._flush)
             self._dirty.append(letter)
+            if not self._planned:
+                self._planned = True
+                self._loop.call_soon(self._end_turn)
 
-    def _flush(self) -> None:
+    def _end_turn(self) -> None:
+        self._planned = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Give the sink what is here, without waiting for the end of the turn.
+
+        An answer then leaves in one write with the claim, where that still waits for company.
+        """
         dirty, self._dirty = self._dirty, []
         outputs = []
         sent = []
@@ -113,6 +126,7 @@ class Outbox:
             )  # fmt: skip
             sent.append((letter, len(letter.items), letter.size))
             letter.items, letter.size = [], 0
+            letter.most = min(2 * letter.most, CROWD)
         if outputs:
             self._sink(outputs)
         for letter, count, size in sent:

@@ -10,29 +10,15 @@ from typing import Any, get_args, get_origin
 
 from shared import typed
 from shared.signature import Record, Signature
+from workers.app import batches
 from workers.app.annotations import Annotations
+from workers.app.batches import BatchSpec
 from workers.app.context import Context
 from workers.app.dependencies import Dependency, Kind, asked, form
 from workers.app.nodes import Declared, Node, Slot
 
 _SYNC_STREAMS = (abc.Iterator, abc.Iterable, abc.Generator)
 _ASYNC_STREAMS = (abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchSpec:
-    """How calls of a function run together.
-
-    The annotations are those of ONE item: the function gets, for each parameter, a list of the
-    items' values, or one array with the items along axis 0 where the parameter is a tensor.
-
-    Attributes:
-        stacked: The parameters that come as one array.
-        max_size: Items at once, at most; 0 leaves it to the engine.
-    """
-
-    stacked: frozenset[str]
-    max_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +33,7 @@ class Reading:
         contexts: Parameters that get the Context.
         dependencies: Parameters that get what another function gives.
         takes_device: Whether its `load` takes a device.
+        stacked: Parameters of a batch that come as one array.
     """
 
     kind: Kind
@@ -56,6 +43,7 @@ class Reading:
     contexts: tuple[str, ...]
     dependencies: Mapping[str, Dependency]
     takes_device: bool
+    stacked: tuple[str, ...] = ()
 
     @property
     def is_async(self) -> bool:
@@ -98,13 +86,16 @@ class ModelSpec:
         return self.signature.served_name
 
 
-def read(target: Callable[..., Any], where: str, names: Mapping[str, Any]) -> Reading:
+def read(
+    target: Callable[..., Any], where: str, names: Mapping[str, Any], *, batch: bool = False
+) -> Reading:
     """Read a function or class.
 
     Args:
         target: It.
         where: What to call it in errors.
         names: What annotations may name beyond their module.
+        batch: Whether its annotations are about many items; what is read is about one.
 
     Raises:
         TypeError: It cannot be served as it is; says what to change.
@@ -134,27 +125,28 @@ def read(target: Callable[..., Any], where: str, names: Mapping[str, Any]) -> Re
                 "name each one"
             )  # fmt: skip
         annotation = hints.get(parameter.name)
-        if annotation is Context:
+        if batches.is_contexts(annotation) if batch else annotation is Context:
             contexts.append(parameter.name)
         elif (dependency := asked(parameter, annotation, annotations)) is not None:
             dependencies[parameter.name] = dependency
         elif parameter.name not in hints:
             raise annotations.refuse(path, "has no annotation: say what it is, such as str")
         else:
-            empty = parameter.default is parameter.empty
-            declared.append(
-                Declared(
-                    parameter.name, annotation, not empty, None if empty else parameter.default
-                )
-            )
+            declared.append(_declared(parameter, annotation, annotations, batch=batch))
     if "return" not in hints:
         raise annotations.refuse("the result", "has no annotation: say what it is, or -> None")
     slots = annotations.slots(declared, "parameter ")
     kind, result = _kind(call, hints["return"], annotations)
     output, optional = (None, False)
     if result is not type(None):
+        if batch:
+            streaming = kind in ("generator", "async_generator")
+            result = batches.result(result, annotations, streaming=streaming)
         output, optional = annotations.result(result)
-    return Reading(kind, slots, output, optional, tuple(contexts), dependencies, takes_device)
+    stacked = [one.name for one in declared if batch and batches.is_tensor(hints[one.name])]
+    return Reading(
+        kind, slots, output, optional, tuple(contexts), dependencies, takes_device, tuple(stacked)
+    )
 
 
 def signature(
@@ -180,6 +172,23 @@ def signature(
     except ValueError as error:
         raise TypeError(f"{where}: {error}") from None
     return described
+
+
+def _declared(
+    parameter: inspect.Parameter, annotation: Any, annotations: Annotations, *, batch: bool
+) -> Declared:
+    empty = parameter.default is parameter.empty
+    if batch:
+        path = f"parameter {parameter.name!r}"
+        if annotation is Context:
+            raise annotations.refuse(path, "with batch=True there are many: write list[Context]")
+        if not empty:
+            raise annotations.refuse(
+                path, "a default would be one for the whole batch: write list[T | None], and fill "
+                "in where an item is None"
+            )  # fmt: skip
+        annotation = batches.item(annotation, path, annotations)
+    return Declared(parameter.name, annotation, not empty, None if empty else parameter.default)
 
 
 def _kind(call: Any, result: Any, annotations: Annotations) -> tuple[Kind, Any]:

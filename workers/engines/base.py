@@ -103,7 +103,7 @@ class Observation:
     Attributes:
         steps: Engine steps since the start; frozen with work in flight means hung.
         running: Jobs in the running batch.
-        waiting: Jobs submitted and not yet in it.
+        waiting: What the latest step had no room for; not what only is on its way into the next.
         kv_used: Fraction of the KV cache in use, in [0, 1].
         step_seconds: Duration of the latest step.
     """
@@ -159,6 +159,10 @@ class Engine(ABC):
     def room(self) -> int | None:
         """How many more jobs could start now; None leaves that to adaptive admission."""
         return None
+
+    def spare(self) -> int | None:
+        """How many more jobs it would rather take than give back, where they come unasked now."""
+        return self.room()
 
     def window(self, job_id: int, is_open: bool) -> None:  # noqa: B027  # Few have a use for it.
         """A function's reader is behind, or has caught up: it yields while the window is open."""

@@ -127,10 +127,8 @@ class TorchEngine(Engine):
             self._inbox.put(_Abort(job_id))
 
     def observe(self) -> Observation:
-        """As of the latest step; jobs not yet in the batch as of now."""
-        last = self._observation
-        waiting = max(0, len(self._open) - last.running)
-        return Observation(last.steps, last.running, waiting, last.kv_used, last.step_seconds)
+        """As of the latest step."""
+        return self._observation
 
     async def close(self) -> None:
         """Stop after the step under way and let go of the model."""
@@ -223,6 +221,7 @@ class TorchEngine(Engine):
         self._observation = Observation(
             steps=last.steps if seconds is None else last.steps + 1,
             running=runner.jobs,
+            waiting=scheduler.waiting,
             kv_used=len(scheduler.lanes) / scheduler.slots,
             step_seconds=last.step_seconds if seconds is None else seconds,
         )
