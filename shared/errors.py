@@ -69,7 +69,7 @@ class MillstreamError(Exception):
         """Rebuild an error; a kind of a newer version becomes InternalError."""
         if kind == FunctionError.__name__:
             return FunctionError(
-                message, status=status, code=code or 2, field=field, retry_after=retry_after
+                message, status=status, code=code or 13, field=field, retry_after=retry_after
             )
         return cls.kinds.get(kind, InternalError)(message, field=field, retry_after=retry_after)
 
@@ -199,7 +199,7 @@ class FunctionError(MillstreamError):
         message: str,
         *,
         status: bytes = b"",
-        code: int = 2,
+        code: int = 13,
         field: str = "",
         retry_after: float | None = None,
     ) -> None:

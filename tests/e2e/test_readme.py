@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.running import ROOT, RunningStack
+from tests.eventually import eventually
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+PYTHON = [
+    text for language, text in BLOCKS if language == "python" and not text.startswith("# app.py")
+]
+APP = next(text for _, text in BLOCKS if text.startswith("# app.py"))
 COMMANDS = [
     line.split(" # ")[0].strip()
     for language, text in BLOCKS
@@ -66,6 +70,25 @@ def test_calls(stack: RunningStack, command: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"(^ 0 1 2 |\" 2\"|\bsim\b)", done.stdout)
+
+
+def test_the_app_is_served(stack: RunningStack, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    env = environment(stack) | {"MILLSTREAM_NATS": stack.state["nats"]}
+    ready = tmp_path / "worker.ready"
+    worker = [sys.executable, "-m", "workers", "app:app", "--ready-file", str(ready)]
+    (call,) = [one for one in COMMANDS if one.startswith("millstream predict")]
+    with (tmp_path / "worker.log").open("wb") as log:
+        process = subprocess.Popen(worker, cwd=tmp_path, env=env, stderr=log)
+    try:
+        eventually(ready.exists, "the worker is ready", 20.0)
+        told = subprocess.run(
+            shlex.split(call), capture_output=True, text=True, timeout=30, env=env, cwd=tmp_path
+        )
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert told.stdout == "HELLO!!!\n", told.stderr
 
 
 def test_every_make_target_exists() -> None:
