@@ -56,7 +56,9 @@ demo: $(READY) ## stream three prompts through the whole stack; ONCE=1 stops it 
 	$(BIN)/millstream demo $(if $(ONCE),--once)
 
 test: $(READY) $(NODE_TOOLS) ## unit, engine, integration, end-to-end tests and a fixed set of faults
-	$(BIN)/python -m pytest -q tests/unit tests/engines tests/integration tests/e2e tests/faults/test_fixed.py
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m "not alone" \
+		tests/unit tests/engines tests/integration tests/e2e
+	$(BIN)/python -m pytest -q -m alone tests/e2e tests/faults/test_fixed.py
 
 test-faults: $(READY) ## simulated schedules and random faults on real processes
 	MILLSTREAM_SCHEDULES=$(SCHEDULES) MILLSTREAM_FAULTS=$(FAULTS) MILLSTREAM_LONG=1 \

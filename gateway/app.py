@@ -32,6 +32,7 @@ from millstream.v1 import inference_pb2 as pb
 from shared.bus import Bus, BusOptions
 from shared.metrics import start_metrics_server
 from shared.ready import calm_collector, loop_factory, say_ready
+from shared.tasks import cancel
 from shared.tls import TlsError
 from shared.tracing import configure
 
@@ -134,10 +135,8 @@ class App:
                 linking.result()  # It ends by an error only: let that be seen.
             await self._drain()
         finally:
-            stop.cancel()
             await self._close_servers()
-            linking.cancel()
-            await asyncio.gather(linking, stop, return_exceptions=True)
+            await cancel(linking, stop)
             await self.link.close()
         return EXIT_OK
 

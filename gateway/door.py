@@ -22,6 +22,9 @@ from shared import wire
 from shared.bus import nats_away
 from shared.tracing import Tracing
 
+LONGEST = 1e9
+"""Seconds until a deadline, 30 years; what is longer fits neither a frame nor a calendar."""
+
 _NO_SAMPLING = wire.Sampling()
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
@@ -159,7 +162,7 @@ class Door:
         """
         if not self._link.ready:
             raise nats_away()
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = None if seconds is None else time.monotonic() + min(seconds, LONGEST)
         if pace is not None:
             outlet = Paced(outlet, pace, asyncio.get_running_loop())
         self.access.begin(request)

@@ -65,6 +65,8 @@ class Processes:
         return max(self._codes, default=0)
 
     def _start(self, place: int) -> None:
+        if self._stopping:
+            return
         settings = self._settings
         metrics = settings.metrics_port
         own = settings.model_copy(
@@ -79,6 +81,7 @@ class Processes:
         said.close()
         self._running[place] = process
         self._starting[place] = heard
+        self._tell(process)
 
     def _hear(self, place: int) -> None:
         """Take a process's word that it is ready; the last one's is everybody's."""
@@ -97,13 +100,20 @@ class Processes:
     def _ended(self, place: int, code: int) -> None:
         del self._running[place]
         if self._stopping:
-            self._codes.append(code)
+            # One that could not listen to signals yet dies of them, as it was told to.
+            told = code in (-signal.SIGTERM, -signal.SIGINT)
+            self._codes.append(0 if told else abs(code))
         elif place in self._ready:
             log.error("gateway_process_died", process=place, code=code)
             self._start(place)
         else:  # It cannot start: neither will it the next time.
             self._codes.append(abs(code))
             self._stop()
+
+    def _tell(self, process: SpawnProcess) -> None:
+        """Stop a process for which the signal came while it was being started."""
+        if self._stopping:
+            process.terminate()
 
     def _stop(self, *_: Any) -> None:
         self._stopping = True

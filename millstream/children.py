@@ -19,6 +19,7 @@ from shared.processes import dies_with_parent
 
 POLL = 0.02
 KEPT_LINES = 20
+LONGEST_LINE = 1 << 20
 
 Echo = Callable[[str, str], None]
 """Takes a child's name and one of its lines."""
@@ -172,6 +173,9 @@ class PythonChild(Child):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._line(line)
+            if len(rest) > LONGEST_LINE:  # In pieces: to join them all would take for ever.
+                self._line(rest)
+                rest = b""
         if rest:
             self._line(rest)
 

@@ -7,6 +7,7 @@ ones use it until the connection changes or the gateway no longer knows the meth
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,7 +49,9 @@ class Deadline:
     """
 
     def __init__(self, seconds: float | None) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._end = None
+        if seconds is not None and seconds != math.inf:
+            self._end = time.monotonic() + seconds
 
     def left(self) -> float | None:
         """Seconds, 0 where it passed."""

@@ -25,6 +25,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+LONGEST_RETRY = 1e9
+"""Seconds; no one waits that long, and protobuf's Duration has room for it."""
+
 
 class MillstreamError(Exception):
     """Base of every error that a client may see.
@@ -32,7 +35,7 @@ class MillstreamError(Exception):
     Args:
         message: What was wrong, with the value, and what to do.
         field: The request field at fault, as the proto names it, or "".
-        retry_after: Seconds after which a retry may succeed, or None.
+        retry_after: Seconds after which a retry may succeed, or None; dropped where it is none.
     """
 
     grpc_status: ClassVar[int] = 2
@@ -48,7 +51,8 @@ class MillstreamError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
-        self.retry_after = retry_after
+        lawful = retry_after is not None and 0 <= retry_after <= LONGEST_RETRY  # NaN is not.
+        self.retry_after = retry_after if lawful else None
 
     @property
     def kind(self) -> str:

@@ -18,3 +18,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
         item.add_marker(getattr(pytest.mark, folder))
+        if folder == "faults":
+            item.add_marker(pytest.mark.alone)

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from shared.bus import Bus, BusOptions
 from shared.metrics import start_metrics_server
 from shared.ready import calm_collector, loop_factory, say_ready
+from shared.tasks import cancel
 from workers.engines.base import Engine, ModelLoadError
 from workers.engines.loading import Unloadable, load_engines, served_name
 from workers.metrics import WorkerMetrics
@@ -29,7 +30,7 @@ log = structlog.get_logger(__name__)
 TICK = 0.02
 SETTLE_LIMIT = 2.0
 READY_TOUCH = 1.0
-ANNOUNCE_FAILURE = 2.0
+ANNOUNCE_FAILURE = 1.0
 
 EXIT_OK = 0
 EXIT_MODEL = 3
@@ -80,8 +81,7 @@ class Host:
             await self._drain()
         finally:
             failed = keeping.done()
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            await cancel(keeping)
             for runner in self._runners:
                 await runner.close()
             await self._bus.close()
@@ -96,8 +96,7 @@ class Host:
         await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel(task)
             return False
         task.result()
         return True

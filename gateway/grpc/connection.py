@@ -12,7 +12,14 @@ from grpclib.config import Configuration
 from grpclib.protocol import EventsProcessor, H2Protocol
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, Event, PingAckReceived, StreamReset, WindowUpdated
+from h2.events import (
+    ConnectionTerminated,
+    Event,
+    PingAckReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
 from h2.exceptions import ProtocolError
 
 from gateway.grpc.calls import Calls, ServerState
@@ -67,6 +74,9 @@ class ServerEvents(EventsProcessor):
             self._window_opened = True
         else:
             super().process_window_updated(event)
+
+    def process_trailers_received(self, event: TrailersReceived) -> None:
+        """A gRPC request has no use for trailers; that it ends is an event of its own."""
 
     def process_stream_reset(self, event: StreamReset) -> None:
         """End the call that the client has reset."""

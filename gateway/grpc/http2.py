@@ -186,7 +186,19 @@ class GuardedH2(H2Connection):
             table = frame.settings.get(SettingCodes.HEADER_TABLE_SIZE, MAX_HEADER_TABLE)
             if table > MAX_HEADER_TABLE:  # its memory is ours
                 frame.settings[SettingCodes.HEADER_TABLE_SIZE] = MAX_HEADER_TABLE
-        return super()._receive_settings_frame(frame)
+        frames, events = super()._receive_settings_frame(frame)
+        self._tidy_table_sizes()
+        return frames, events
+
+    def _tidy_table_sizes(self) -> None:
+        """Let the next block tell the smallest and the last of several sizes (RFC 7541, 4.2).
+
+        hpack tells every one, also what is over the last, and nothing where the last came twice.
+        """
+        if changes := self.encoder.table_size_changes:
+            least, last = min(changes), self.encoder.header_table_size
+            self.encoder.table_size_changes = [least, last] if least < last else [last]
+            self.encoder.header_table.resized = True
 
     def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[Event]]:
         opened_at = self._opened_at.pop(frame.stream_id, None)

@@ -15,7 +15,7 @@ from h2.connection import AllowedStreamIDs, ConnectionState
 from h2.events import Event, RequestReceived
 from h2.stream import H2Stream, StreamInputs, StreamState
 
-from gateway.grpc.http2 import GuardedH2
+from gateway.grpc.http2 import MAX_STREAM_ID, GuardedH2
 from gateway.grpc.limits import Limits
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class QuickH2(GuardedH2):
         position, end = 0, len(whole)
         while end - position >= 9:
             high, low, kind, flags, stream_id = _HEADER(whole, position)
+            stream_id &= MAX_STREAM_ID  # The bit above it is reserved, and ignored.
             stop = position + 9 + (high << 16 | low)
             if stop > end:
                 break

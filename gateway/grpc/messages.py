@@ -14,6 +14,11 @@ from gateway.grpc.headers import Refusal
 _GZIP = 16 + zlib.MAX_WBITS
 
 
+ACK_BELOW = 64 * 2**10
+"""Unread bytes above which a call's client gets no window back: a slow reader's buffer is bounded
+by the window and these, however small its messages are."""
+
+
 class InboundBuffer(Buffer):
     """Bytes received on a stream; the window comes back as a reader asks for them.
 
@@ -49,10 +54,11 @@ class InboundBuffer(Buffer):
                 await self._reader
             finally:
                 self._reader = None
-        self._ack()
         with memoryview(self._data) as view:
             taken = bytes(view[:size])
         del self._data[:size]
+        if len(self._data) <= ACK_BELOW:
+            self._ack()
         return taken
 
     def unacked_size(self) -> int:

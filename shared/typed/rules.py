@@ -156,6 +156,8 @@ def _pascal(name: str) -> str:
 
 
 def _match(pattern: re.Pattern[str], text: str, what: str) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"{what} is {text!r}: want text")
     if not pattern.fullmatch(text):
         raise ValueError(f"{what} is {text[:80]!r}: want {pattern.pattern}")
 

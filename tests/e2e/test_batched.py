@@ -15,6 +15,8 @@ from shared.errors import FunctionError
 from tests.e2e.running import ROOT, RunningStack
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

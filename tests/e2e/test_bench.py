@@ -12,7 +12,7 @@ from benchmarks.hot import FUNCTIONS
 from benchmarks.systems import BlazeRpc
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.alone
 
 
 def test_a_quick_run_has_a_figure_in_every_row(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from shared.errors import EngineError, FunctionError, InvalidRequest
 from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, serving
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 BLAZE = "tests.e2e.apps.blazerpc:app"
 ECHO = f"/{PACKAGE}.Echo/Predict"
 

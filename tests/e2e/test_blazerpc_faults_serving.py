@@ -23,6 +23,8 @@ from tests.e2e.running import run_millstream
 from tests.eventually import eventually
 from tests.integration.certificates import Authority
 
+pytestmark = pytest.mark.alone
+
 SMALL = "tests.e2e.apps.small:app"
 
 

@@ -62,11 +62,11 @@ def test_nobody_there_is_code_1() -> None:
 def test_models(stack: RunningStack) -> None:
     table = run_millstream("models", "--target", stack.target)
     assert table.returncode == 0
-    heading, row = table.stdout.splitlines()
+    heading, *rows = table.stdout.splitlines()
     assert heading.split()[:3] == ["NAME", "STATE", "WORKERS"]
-    assert row.split()[:3] == ["sim", "ready", "2"]
+    assert ["sim", "ready", "2"] in [row.split()[:3] for row in rows]
     listed = json.loads(run_millstream("models", "--json", "--target", stack.target).stdout)
-    assert [(one["name"], one["workers"]) for one in listed] == [("sim", 2)]
+    assert ("sim", 2) in [(one["name"], one["workers"]) for one in listed]
 
 
 def test_the_processes_have_commands() -> None:

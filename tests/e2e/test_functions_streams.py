@@ -15,6 +15,8 @@ from shared.errors import DeadlineExceeded, Unavailable
 from tests.e2e.apps.serving import Foreign, Serving, serving
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 APP = "tests.e2e.apps.streams:app"
 MIB = 1 << 20
 ITEM = 64 * 1024

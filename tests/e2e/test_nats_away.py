@@ -19,6 +19,8 @@ from tests.e2e.running import ROOT
 from tests.e2e.test_bad_input import Caller, details
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 
 @contextmanager
 def process(module: str, nats: str, directory: Path, *flags: str) -> Iterator[str]:

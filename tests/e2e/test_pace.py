@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from millstream.v1 import inference_pb2 as pb
 from tests.bad_input import request
 from tests.e2e.running import RunningStack
 from tests.e2e.test_bad_input import Caller
+
+pytestmark = pytest.mark.alone
 
 
 def test_a_paced_stream_is_smooth_and_complete(stack: RunningStack) -> None:

@@ -17,6 +17,8 @@ from shared.errors import DeadlineExceeded, Overloaded
 from tests.e2e.running import RunningStack
 from tests.faults.harness import Cluster
 
+pytestmark = pytest.mark.alone
+
 STEP = 0.005
 TOKENS = 8
 BATCH = 40

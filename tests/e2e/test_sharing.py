@@ -7,7 +7,11 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.faults.harness import Cluster, Seen, until, verify
+
+pytestmark = pytest.mark.alone
 
 STEP = 0.01
 TOKENS = 20

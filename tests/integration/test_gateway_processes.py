@@ -61,3 +61,11 @@ def test_a_start_that_fails_ends_all(parts: Parts, tmp_path: Path) -> None:
     flags = ["--processes", "2", "--tls-cert", missing, "--tls-key", missing]
     parts.spawn("gateway", "gateway", ["--grpc-port", "0", *flags])
     assert parts.wait("gateway", 20.0) == 6
+
+
+def test_a_stop_in_the_middle_of_the_start_ends_all(parts: Parts) -> None:
+    parts.spawn("gateway", "gateway", ["--grpc-port", "0", "--processes", "4"])
+    parent = parts.pid("gateway")
+    eventually(lambda: children(parent) != [], "the first one is started", 20.0)
+    os.kill(parent, signal.SIGTERM)
+    assert parts.wait("gateway", 20.0) == 0

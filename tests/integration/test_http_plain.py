@@ -39,7 +39,7 @@ async def app(nats: str) -> AsyncIterator[App]:
 async def ws(app: App) -> AsyncIterator[ClientConnection]:
     assert app.http is not None
     url = f"ws://127.0.0.1:{app.http.port}/v1/models/sim/socket"
-    async with websocket(url, compression="deflate") as connection:
+    async with websocket(url, compression="deflate", close_timeout=1) as connection:
         yield connection
 
 

@@ -12,6 +12,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from millstream import App, AppError, Context
+from shared import wire
 from shared.errors import (
     DeadlineExceeded,
     EngineError,
@@ -278,6 +279,37 @@ async def test_a_long_error_fits_into_a_trailer() -> None:
             await running.call()
         assert len(raised.value.message) == 2048
         assert len(raised.value.status) < 4096
+
+
+class Halfway(AppError):
+    def __init__(self) -> None:
+        """It never calls the base's."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_malformed_error_ends_its_call_all_the_same(kind: str) -> None:
+    odd: Any = None
+    for made, wanted in [
+        (lambda: AppError(5, 404), "404"),  # type: ignore[arg-type]
+        (lambda: AppError(5, odd), ""),
+        (lambda: AppError(5, "a\ud800"), "a?"),
+        (lambda: AppError(5, "x", field="\ud800"), "x"),
+        (lambda: AppError(5, "x", field=7), "x"),  # type: ignore[arg-type]
+        (lambda: AppError(5, "x", ["no message"]), None),  # type: ignore[list-item]
+        (lambda: AppError(5, "x", retry_after="soon"), None),  # type: ignore[arg-type]
+        (Halfway, None),
+        (lambda: FunctionError("a\ud800", code=5), "a?"),
+        (lambda: grpclib.GRPCError(grpclib.const.Status.NOT_FOUND, "\ud800"), "?"),
+    ]:  # fmt: skip
+        async with bench(failing(made), kind) as running:
+            with pytest.raises(EngineError if wanted is None else FunctionError) as raised:
+                await running.call()
+        if wanted is not None:
+            assert raised.value.message == wanted
+        encoded = wire.encode(
+            wire.Failed(1, 1, raised.value.kind, raised.value.message, raised.value.field)
+        )
+        wire.decode(encoded)
 
 
 async def test_a_malformed_call_and_one_of_a_language_model_are_refused() -> None:

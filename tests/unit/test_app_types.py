@@ -1,9 +1,10 @@
 """Every type of a parameter and a result, both ways, and what is refused when it is decorated."""
 # mypy: disable-error-code="valid-type,name-defined,misc,syntax,type-arg,return-value,arg-type"
-# ruff: noqa: F821, UP037
+# ruff: noqa: F821, UP006, UP037
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -55,6 +56,10 @@ Person.model_rebuild()
 MOON = datetime(1969, 7, 20, 20, 17, 40, tzinfo=UTC)
 
 
+def nested(depth: int) -> Any:
+    return {"a": nested(depth - 1)} if depth else 1
+
+
 async def echoed(annotation: Any, given: Any, *, seen: Any = None, back: Any = None) -> None:
     """A value arrives as `seen`, and comes back as it was given, or as `back`."""
     app = App()
@@ -94,7 +99,10 @@ async def echoed(annotation: Any, given: Any, *, seen: Any = None, back: Any = N
         (Any, {"a": [1, 2.5, None, True, "x", {}]}, None),
         (dict, {"a": 1}, None),
         (list, [1, "a"], None),
+        (typing.List, [1, "a"], None),
+        (typing.Dict, {"a": 1}, None),
         (list[Any], [1, {"b": None}], None),
+        (list[list[list[Any]]], [[[nested(20)]]], None),
         (Point, {"x": 1, "y": 2, "tags": ["t"]}, Point(1, 2, ["t"])),
         (list[Point], [{"x": 1, "y": 2, "tags": ["t"]}], [Point(1, 2, ["t"])]),
         (dict[str, Point], {"p": {"x": 1, "y": 2, "tags": ["t"]}}, {"p": Point(1, 2, ["t"])}),
@@ -209,6 +217,20 @@ async def test_a_records_own_checks_are_the_clients_fault() -> None:
         assert raised.value.field == "person.age"
 
 
+async def test_a_validation_alias_may_be_one_of_several() -> None:
+    class Aliased(pydantic.BaseModel):
+        one: int = pydantic.Field(validation_alias=pydantic.AliasChoices("x", "y"))
+
+    app = App()
+
+    @app.model("call")
+    def call(given: Aliased) -> int:
+        return given.one
+
+    async with bench(app) as running:
+        assert await running.call(given={"one": 7}) == [7]
+
+
 def test_the_signature_is_what_the_annotations_say() -> None:
     app = App()
 
@@ -260,6 +282,7 @@ def test_the_signature_is_what_the_annotations_say() -> None:
         (Image, Audio(b""), "want Image, got Audio"),
         (datetime, 1.0, "want datetime"),
         (Any, object(), "want what JSON has, got object"),
+        (Any, nested(21), "nested more than 20 deep"),
         (None, 3, "want None, got int"),
         (Tensor["float32"], np.zeros(2), "want float32, got float64"),
         (Tensor["float64", 3], np.zeros(2), r"want the shape \[3\], got \[2\]"),
@@ -363,6 +386,8 @@ def test_names_versions_and_options_are_checked() -> None:
         app.model("a", version="3", default=True)(call)
     with pytest.raises(TypeError, match="the name is 'not ok'"):
         app.model("not ok")(call)
+    with pytest.raises(TypeError, match="the version is 2: want text"):
+        app.model("a", version=2)(call)
     with pytest.raises(TypeError, match="streaming=True, but it returns once"):
         app.model("b", streaming=True)(call)
     with pytest.raises(TypeError, match="concurrency=0"):

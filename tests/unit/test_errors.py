@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
@@ -19,6 +20,11 @@ def test_every_error_maps_and_survives_the_wire(cls: type[MillstreamError]) -> N
     assert (type(again), str(again), again.field, again.retry_after) == (cls, "what", "f", 1.5)
     copied = pickle.loads(pickle.dumps(error))
     assert (type(copied), copied.field, copied.retry_after) == (cls, "f", 1.5)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0, 1e300])
+def test_a_time_to_retry_that_is_none_is_dropped(seconds: float) -> None:
+    assert MillstreamError("x", retry_after=seconds).retry_after is None
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

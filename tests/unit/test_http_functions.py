@@ -91,6 +91,12 @@ def test_a_timeout_is_seconds(timeout: Any) -> None:
     assert caught.value.field == "timeout"
 
 
+@pytest.mark.parametrize("timeout", [1e300, float("inf"), 10**400])
+def test_a_timeout_without_end_is_a_long_one(timeout: Any) -> None:
+    ask = from_members(connection(), {"timeout": timeout}, packed=False)
+    assert ask.options.seconds == 1e9
+
+
 def test_a_query_is_read_by_type() -> None:
     function = signature(
         Scalar("string"), Scalar("int64"), Scalar("double"), Scalar("bool"), Scalar("json"),

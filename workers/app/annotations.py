@@ -160,6 +160,8 @@ class Annotations:
         return Node(EnumType(name or "Choice", tuple(arguments)))
 
     def _container(self, origin: Any, arguments: tuple[Any, ...], path: str) -> Node:
+        if not arguments and origin in _SCALARS:  # typing.List alone, say.
+            return Node(_SCALARS[origin])
         if origin in _MAPS:
             if arguments[0] is not str:
                 raise self.refuse(path, "the keys of a dict must be str: dict[str, T]")
@@ -211,7 +213,13 @@ class Annotations:
                 hints[name],
                 has_default=not info.is_required(),
                 default=None if info.is_required() else info.get_default(),
-                key=name if info.validation_alias is None else str(info.validation_alias),
+                key=_key(name, info.validation_alias),
             )
             for name, info in cls.model_fields.items()
         ]
+
+
+def _key(name: str, alias: Any) -> str:
+    """What pydantic's validation takes an attribute by: its name, its alias, or the first of it."""
+    choices = getattr(alias, "choices", [alias])
+    return next((one for one in choices if isinstance(one, str)), name)

@@ -20,6 +20,9 @@ MESSAGE_MOST = 2048
 DETAILS_MOST = 4096
 """Bytes of message and details, for the same reason."""
 
+FIELD_MOST = 256
+"""Characters of a field's name, for the same reason."""
+
 
 class AppError(Exception):
     """What a function tells its client: a status, a message, details.
@@ -58,13 +61,13 @@ class ContractError(Exception):
 
 def told(error: BaseException, *, model: str, request_id: str) -> MillstreamError:
     """What the client gets told; what was not meant for it is logged, and only referred to."""
-    if isinstance(error, MillstreamError):
-        return error
-    if isinstance(error, AppError):
-        return _deliberate(error.code, error.message, error.details, error.field, error.retry_after)
-    foreign = _grpclib(error) or _grpc(error)
-    if foreign is not None:
-        return foreign
+    try:
+        meant = _meant(error)
+    except Exception as fault:  # A message that is none, say: the call ends all the same.
+        log.error("error_malformed", model=model, request_id=request_id, exc_info=fault)
+        meant = None
+    if meant is not None:
+        return meant
     if isinstance(error, ContractError):
         log.error("contract_broken", model=model, request_id=request_id, reason=str(error))
         return EngineError(f"the function broke its contract: {error}")
@@ -73,6 +76,21 @@ def told(error: BaseException, *, model: str, request_id: str) -> MillstreamErro
         f"the function failed: {type(error).__name__}; "
         f"see the worker's log for request {request_id}"
     )
+
+
+def _meant(error: BaseException) -> MillstreamError | None:
+    """What was raised for the client, as a frame can carry it; None where it was not."""
+    if isinstance(error, AppError):
+        return _deliberate(error.code, error.message, error.details, error.field, error.retry_after)
+    if isinstance(error, MillstreamError):
+        error.message, error.field = _text(error.message), _text(error.field)
+        return error
+    return _grpclib(error) or _grpc(error)
+
+
+def _text(given: object) -> str:
+    """Text that UTF-8 has."""
+    return str(given).encode(errors="replace").decode()
 
 
 def _code(status: str | int) -> int:
@@ -86,12 +104,12 @@ def _code(status: str | int) -> int:
 
 def _deliberate(
     code: int,
-    message: str,
+    message: str | None,
     details: Iterable[Message] = (),
     field: str = "",
     retry_after: float | None = None,
 ) -> FunctionError:
-    message = message[:MESSAGE_MOST]
+    message = "" if message is None else _text(message)[:MESSAGE_MOST]
     status = status_pb2.Status(code=code, message=message)
     for detail in details:
         status.details.add().Pack(detail)
@@ -99,8 +117,9 @@ def _deliberate(
         log.warning("error_details_dropped", size=status.ByteSize(), most=DETAILS_MOST)
         del status.details[:]
     return FunctionError(
-        message, status=status.SerializeToString(), code=code, field=field, retry_after=retry_after
-    )
+        message, status=status.SerializeToString(), code=code, field=_text(field)[:FIELD_MOST],
+        retry_after=retry_after,
+    )  # fmt: skip
 
 
 def _grpclib(error: BaseException) -> FunctionError | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
+from shared.values.fill import DEEPEST_JSON
 from workers.app.failures import ContractError
 
 Dimensions: TypeAlias = dict[str, int]
@@ -13,7 +14,6 @@ Encode: TypeAlias = Callable[[Any, Dimensions], Any]
 """A value as protobuf wants it, given the lengths of named dimensions so far."""
 
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
-_DEEPEST = 64
 
 
 class Wrong(Exception):
@@ -101,8 +101,8 @@ def json_encoder(cls: Any) -> Encode:
 
 def _fill(made: Any, value: Any, depth: int) -> None:
     """Put JSON into a google.protobuf.Value."""
-    if depth > _DEEPEST:
-        raise Wrong(f"it is nested more than {_DEEPEST} deep")
+    if depth > DEEPEST_JSON:
+        raise Wrong(f"it is nested more than {DEEPEST_JSON} deep")
     if value is None:
         made.null_value = 0
     elif isinstance(value, str):

@@ -103,7 +103,7 @@ class Latency:
             slope = sum(w * (n - size) * (t - seconds) for n, t, w in points) / spread
         else:
             slope = seconds / size
-        self.slope = max(0.0, slope)
+        self.slope = slope if slope * size > 1e-9 * seconds else 0.0  # Less is rounding.
         self.base = seconds - self.slope * size
         if self.base < 0:
             self.base = 0.0

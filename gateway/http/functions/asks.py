@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from gateway import validate
+from gateway.door import LONGEST
 from gateway.http.functions.pack import MSGPACK_NAMES, read
 from gateway.typed.options import LABEL, Options, context_metadata, urgency
 from shared.errors import InvalidRequest
@@ -123,7 +124,7 @@ def _options(connection: HTTPConnection, members: Mapping[str, Any]) -> Options:
     if (given := members.get("timeout")) is not None:
         if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
             raise InvalidRequest("timeout must be seconds above 0", field="timeout")
-        options = replace(options, seconds=float(given))
+        options = replace(options, seconds=float(min(given, LONGEST)))
     return options
 
 

@@ -1,0 +1,20 @@
+"""What `millstream up` does with the output of its processes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from millstream.children import LONGEST_LINE, PythonChild
+
+
+async def test_a_line_without_end_is_shown_in_pieces() -> None:
+    shown: list[str] = []
+    child = PythonChild("w", [], Path("ready"), lambda _, line: shown.append(line))
+    stream = asyncio.StreamReader(limit=1 << 30)
+    stream.feed_data(b"one\n" + b"x" * (3 * LONGEST_LINE) + b"\ntwo")
+    stream.feed_eof()
+    await child._read(stream)
+    assert (shown[0], shown[-1]) == ("one", "two")
+    assert "".join(shown[1:-1]) == "x" * (3 * LONGEST_LINE)
+    assert max(map(len, shown)) <= LONGEST_LINE + 65536
