@@ -86,7 +86,7 @@ class GuardedH2(H2Connection):
         self.streams_refused = 0
         self._max_streams = limits.max_streams
         self._controls = TokenBucket(limits.ping_budget, limits.ping_budget / 10)
-        self._resets = TokenBucket(limits.reset_budget, limits.reset_budget / 30)
+        self._resets = TokenBucket(limits.reset_budget, limits.reset_budget / 5)
         self._opened_at: dict[int, float] = {}
         self._sweep_at = 0
         self._last_words = b""

@@ -18,7 +18,7 @@ class Limits:
         ping_budget: PING and SETTINGS frames a connection may send in a burst while no data
             flows to it; a tenth of it comes back every second.
         reset_budget: Calls that a connection may open and reset within a second, before they
-            are answered; a thirtieth of it comes back every second.
+            are answered; a fifth of it comes back every second.
         keepalive_interval: Silence after which the peer is asked whether it is there.
         keepalive_timeout: Wait for its answer before the connection is dropped.
         max_connection_age: Age at which a connection is drained so that its client balances

@@ -258,6 +258,27 @@ async def test_any_other_error_is_internal_and_logged(
     assert "secret" in said
 
 
+async def test_an_interrupt_of_the_functions_own_ends_nothing_else() -> None:
+    async with bench(failing(lambda: KeyboardInterrupt("mine")), "sync@1") as running:
+        for _ in range(2):
+            with pytest.raises(EngineError):
+                await running.call()
+
+
+async def test_a_result_has_a_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.app.binding.MOST_RESULT", 1000)
+    app = App()
+
+    @app.model("zeros")
+    def zeros(n: int) -> bytes:
+        return bytes(n)
+
+    async with bench(app) as running:
+        assert await running.call(n=900) == [bytes(900)]
+        with pytest.raises(EngineError):
+            await running.call(n=1000)
+
+
 async def test_items_before_an_error_arrive() -> None:
     async with bench(failing(ValueError), "gen@1") as running:
         job = running.submit()

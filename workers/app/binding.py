@@ -14,6 +14,10 @@ from workers.app.scalars import Wrong
 from workers.app.signatures import ModelSpec
 
 
+MOST_RESULT = 64 * 2**20
+"""Bytes of one result or item: it is sent in one go, while the worker's heartbeat waits."""
+
+
 class Binding:
     """Decodes requests and encodes responses of one function.
 
@@ -48,7 +52,7 @@ class Binding:
         return self._decode(message, dimensions), dimensions
 
     def encode(self, result: Any, index: int, dimensions: Dimensions) -> bytes:
-        """A response.
+        """A response of bounded size.
 
         Args:
             result: What the function returned or yielded.
@@ -56,8 +60,17 @@ class Binding:
             dimensions: Of the request: equal names are equal lengths.
 
         Raises:
-            ContractError: It is not what the annotations promise.
+            ContractError: It is not what the annotations promise, or larger than `MOST_RESULT`.
         """
+        data = self._serialized(result, index, dimensions)
+        if len(data) > MOST_RESULT:
+            raise ContractError(
+                f"the result takes {len(data)} bytes and at most {MOST_RESULT} are allowed: "
+                "yield it in pieces"
+            )
+        return data
+
+    def _serialized(self, result: Any, index: int, dimensions: Dimensions) -> bytes:
         if type(result) is self._written:
             try:
                 return written.response(result, index if self._streaming else 0)

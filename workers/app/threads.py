@@ -81,5 +81,7 @@ class Threads:
 def _outcome(context: contextvars.Context, work: Work) -> Outcome:
     try:
         return True, context.run(work)
+    except KeyboardInterrupt:  # The user's own: the terminal's goes to the main thread.
+        return False, RuntimeError("the function raised KeyboardInterrupt")
     except BaseException as error:  # A user's function: SystemExit in a thread is no one's else.
         return False, error
