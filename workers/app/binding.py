@@ -13,7 +13,6 @@ from workers.app.failures import ContractError
 from workers.app.scalars import Wrong
 from workers.app.signatures import ModelSpec
 
-
 MOST_RESULT = 64 * 2**20
 """Bytes of one result or item: it is sent in one go, while the worker's heartbeat waits."""
 
