@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 _SPAWN = get_context("spawn")
 
+RESTART_PAUSE = 1.0
+
 
 class Processes:
     """The processes of one gateway.
@@ -43,6 +46,7 @@ class Processes:
         self._running: dict[int, SpawnProcess] = {}
         self._starting: dict[int, Connection] = {}
         self._ready: dict[int, str] = {}
+        self._proven: set[int] = set()
         self._codes: list[int] = []
         self._stopping = False
 
@@ -93,6 +97,7 @@ class Processes:
             self._ready[place] = connection.recv()
         except EOFError:
             return  # It ended before.
+        self._proven.add(place)
         file = self._settings.ready_file
         if file is not None and len(self._ready) == self._settings.processes:
             say_ready(file, self._ready[place])
@@ -103,8 +108,10 @@ class Processes:
             # One that could not listen to signals yet dies of them, as it was told to.
             told = code in (-signal.SIGTERM, -signal.SIGINT)
             self._codes.append(0 if told else abs(code))
-        elif place in self._ready:
+        elif place in self._proven:
             log.error("gateway_process_died", process=place, code=code)
+            if self._ready.pop(place, None) is None:
+                time.sleep(RESTART_PAUSE)  # It was not even ready: no haste.
             self._start(place)
         else:  # It cannot start: neither will it the next time.
             self._codes.append(abs(code))

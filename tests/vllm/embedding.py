@@ -74,6 +74,7 @@ class Asking:
         self.engine = engine
         self.said: dict[int, Said] = {}
         self.deaths: list[MillstreamError] = []
+        self.processes: set[int] = set()
 
     def take(self, outputs: Sequence[Output]) -> None:
         """Be the engine's sink."""

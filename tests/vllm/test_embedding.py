@@ -25,8 +25,10 @@ SLOTS = 16
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def asking() -> AsyncIterator[Asking]:
+    others = engine_processes()
     asking = Asking(VllmModel(MODEL, "mini", SMALL | {"max_num_seqs": str(SLOTS)}))
     await asking.engine.start(asking.take, asking.deaths.append)
+    asking.processes = engine_processes() - others
     yield asking
     await asking.engine.close()
 
@@ -113,7 +115,7 @@ async def test_a_vector_that_another_worker_gave_is_not_given_again(asking: Aski
 async def test_the_engines_death_is_told_once_and_is_no_texts_error(asking: Asking) -> None:
     jobs = [asking.submit("stream " * 200) for _ in range(4 * SLOTS)]
     await asking.end(jobs[0])
-    for pid in engine_processes():
+    for pid in asking.processes:
         os.kill(pid, signal.SIGKILL)
     await until(lambda: bool(asking.deaths), "the death is told")
     late = asking.submit(TEXTS[0])

@@ -6,9 +6,10 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
+from transformers import PretrainedConfig
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -62,7 +63,14 @@ def pools(model: str, args: Mapping[str, str]) -> bool:
         ModelLoadError: The message says what to change.
     """
     with explaining(model):
-        return bool(parse(model, args).engine.create_model_config().runner_type == "pooling")
+        engine = parse(model, args).engine
+        try:
+            config = engine.create_model_config()
+        except ValueError:
+            if not Path(model).exists():  # Where vLLM finds nothing, the hub says why.
+                PretrainedConfig.get_config_dict(model, revision=engine.revision)
+            raise
+        return bool(config.runner_type == "pooling")
 
 
 def load(model: str, name: str, args: Mapping[str, str], steps: Steps) -> Embedder:
