@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from millstream.client import Client, Delta, Finished, Function, Generation, Items, Started
+    from millstream.instruments import CallLogging, CallMetrics, CallTraces
+    from millstream.middleware import ClientMiddleware
     from millstream.sync import SyncClient
     from shared.values import Media
     from workers.app.app import App
@@ -28,7 +30,11 @@ __all__ = [
     "App",
     "AppError",
     "Audio",
+    "CallLogging",
+    "CallMetrics",
+    "CallTraces",
     "Client",
+    "ClientMiddleware",
     "Context",
     "Delta",
     "Depends",
@@ -56,7 +62,11 @@ _HOME = {
     "App": "workers.app.app",
     "AppError": "workers.app.failures",
     "Audio": "workers.app.media",
+    "CallLogging": "millstream.instruments",
+    "CallMetrics": "millstream.instruments",
+    "CallTraces": "millstream.instruments",
     "Client": "millstream.client",
+    "ClientMiddleware": "millstream.middleware",
     "Context": "workers.app.context",
     "Delta": "millstream.client",
     "Depends": "workers.app.dependencies",

@@ -10,7 +10,7 @@ async with Client("127.0.0.1:50051") as client:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Self, Unpack
 
@@ -63,6 +63,7 @@ class Client:
         tls: True for the system's authorities, or a context (own authority, client certificate).
         metadata: Sent with every call.
         api_key: Sent as `authorization: Bearer`.
+        middleware: Around each call, the outermost first; see `millstream.middleware`.
 
     Attributes:
         target: As given.
@@ -76,6 +77,7 @@ class Client:
         tls: bool | SSLContext = False,
         metadata: Mapping[str, str] | None = None,
         api_key: str | None = None,
+        middleware: Sequence[object] = (),
     ) -> None:
         self.target = target
         self._host, self._port = split_target(target)
@@ -85,7 +87,8 @@ class Client:
             self._metadata["authorization"] = f"Bearer {api_key}"
         self._channel: DrainableChannel | None = None
         self.methods = Methods(self._connection, self._metadata)
-        self._way = Way(target, self._connection, self.methods)
+        self._middleware = tuple(middleware)
+        self._way = Way(target, self._connection, self.methods, self._middleware)
 
     async def __aenter__(self) -> Self:
         """Nothing yet: the first call connects."""
@@ -122,7 +125,7 @@ class Client:
             **options: See `Options`.
         """
         request = question(model, prompt, messages, token_ids, options)
-        return Generation(self._stub, self._metadata, self.target, request, deadline)
+        return self._generation(request, deadline)
 
     async def complete(
         self,
@@ -136,7 +139,7 @@ class Client:
     ) -> Completion:
         """Generate and return the whole answer; arguments as of `generate`."""
         request = question(model, prompt, messages, token_ids, options)
-        answer = Generation(self._stub, self._metadata, self.target, request, deadline)
+        answer = self._generation(request, deadline)
         count = max(1, request.sampling.n)
         texts: list[list[str]] = [[] for _ in range(count)]
         ids: list[list[int]] = [[] for _ in range(count)]
@@ -227,6 +230,11 @@ class Client:
                 HealthCheckRequest(service=service), timeout=deadline, metadata=self._metadata
             )
             return bool(response.status == HealthCheckResponse.SERVING)
+
+    def _generation(self, request: pb.GenerateRequest, deadline: float | None) -> Generation:
+        return Generation(
+            self._stub, self._metadata, self.target, request, deadline, self._middleware
+        )
 
     def _connection(self) -> DrainableChannel:
         if self._channel is None:

@@ -13,7 +13,8 @@ image, audio or video a `Media(type, data)`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
@@ -21,6 +22,7 @@ from grpclib.client import ServiceMethod, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError
 
 from millstream.channel import DrainableChannel, told, told_as
+from millstream.middleware import Call, called, streamed
 from millstream.plain import arrays, plain
 from millstream.questions import PRIORITIES, Priority
 from millstream.reflected import Deadline, Method, Methods
@@ -47,11 +49,13 @@ class Way:
         target: For messages.
         connection: The channel, made when first needed.
         methods: How to call which function.
+        middleware: Around each call, the outermost first.
     """
 
     target: str
     connection: Callable[[], DrainableChannel]
     methods: Methods
+    middleware: Sequence[object] = ()
 
 
 class Seen:
@@ -119,7 +123,15 @@ class Function:
             InvalidRequest: An input is wrong, which `field` names; or the function streams.
             FunctionError: What the function itself raised: `code` and `status` are its own.
         """
-        return result_of(await self.reply(building(self.name, inputs)))
+        build = building(self.name, inputs)
+        if not self._way.middleware:
+            return result_of(await self.reply(build))
+        call = self._noted(streaming=False)
+
+        async def work() -> Any:
+            return result_of(await self.reply(build, call.metadata))
+
+        return await called(self._way.middleware, call, work)
 
     def stream(self, /, **inputs: Any) -> Items:
         """Call it and iterate over what it yields; nothing is sent before that.
@@ -127,29 +139,47 @@ class Function:
         The iteration raises what `predict` raises, and `InternalError` where an item is missing.
         """
         seen = Seen()
-        return Items(self.replies(building(self.name, inputs), seen), seen)
+        build = building(self.name, inputs)
+        if not self._way.middleware:
+            return Items(self.replies(build, seen), seen)
+        call = self._noted(streaming=True)
+
+        async def results() -> AsyncGenerator[Any, None]:
+            async with aclosing(self.replies(build, seen, call.metadata)) as messages:
+                async for message in messages:
+                    yield result_of(message)
+
+        around = streamed(self._way.middleware, call, results, lambda: seen.request_id)
+        return Items(around, seen, read=_as_it_is)
 
     async def method(self) -> Method:
         """How it is called, and its types."""
         async with told(self._way.target):
             return await self._way.methods.find(self.name, Deadline(self._deadline))
 
-    async def reply(self, build: Build) -> Any:
-        """Call it with a message of one's own; returns the response's."""
+    async def reply(self, build: Build, metadata: Mapping[str, str] | None = None) -> Any:
+        """Call it with a message of one's own; returns the response's.
+
+        Args:
+            build: Makes the message.
+            metadata: Sent with it instead of the function's.
+        """
+        sent = self._metadata if metadata is None else metadata
         deadline = Deadline(self._deadline)
         async with told(self._way.target):
             method = await self._way.methods.find(self.name, deadline)
             while True:
                 try:
                     call = self._call(UnaryUnaryMethod, method, streaming=False)
-                    return await call(
-                        build(method), timeout=deadline.left(), metadata=self._metadata
-                    )
+                    return await call(build(method), timeout=deadline.left(), metadata=sent)
                 except (GRPCError, InvalidRequest) as error:
                     method = await self._renewed(method, error, deadline)
 
-    async def replies(self, build: Build, seen: Seen) -> AsyncGenerator[Any, None]:
+    async def replies(
+        self, build: Build, seen: Seen, metadata: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Any, None]:
         """As `reply`, of a function that streams: its messages in order, none missing."""
+        sent = self._metadata if metadata is None else metadata
         deadline = Deadline(self._deadline)
         count = 0
         async with told(self._way.target):
@@ -158,9 +188,7 @@ class Function:
                 try:
                     call = self._call(UnaryStreamMethod, method, streaming=True)
                     message = build(method)
-                    async with call.open(
-                        timeout=deadline.left(), metadata=self._metadata
-                    ) as stream:
+                    async with call.open(timeout=deadline.left(), metadata=sent) as stream:
                         await stream.send_message(message, end=True)
                         async for item in stream:
                             seen.add(item, count, stream.initial_metadata)
@@ -171,6 +199,10 @@ class Function:
                     if count:
                         raise
                     method = await self._renewed(method, error, deadline)
+
+    def _noted(self, *, streaming: bool) -> Call:
+        """A call, as middleware sees it."""
+        return Call(self.name, self._metadata.get(REQUEST_ID, ""), dict(self._metadata), streaming)
 
     def _call(self, kind: type[_Call], method: Method, *, streaming: bool) -> _Call:
         """What calls it by grpclib, where it is of the kind that is asked for."""
@@ -197,10 +229,17 @@ class Items:
     it uses `async with`, or awaits `cancel`. It checks that no item is missing or comes twice.
     """
 
-    def __init__(self, messages: AsyncGenerator[Any, None], seen: Seen) -> None:
+    def __init__(
+        self,
+        messages: AsyncGenerator[Any, None],
+        seen: Seen,
+        *,
+        read: Callable[[Any], Any] | None = None,
+    ) -> None:
         # They must not refer to this object: a cycle would put off the cancellation.
         self._messages = messages
         self._seen = seen
+        self._read = read or result_of
 
     @property
     def request_id(self) -> str:
@@ -213,7 +252,7 @@ class Items:
 
     async def __anext__(self) -> Any:
         """Wait for the next item."""
-        return result_of(await anext(self._messages))
+        return self._read(await anext(self._messages))
 
     async def cancel(self) -> None:
         """End the call; nothing if it is over."""
@@ -228,6 +267,10 @@ class Items:
     async def __aexit__(self, *_: object) -> None:
         """Cancel what is not over."""
         await self.cancel()
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def building(name: str, inputs: Mapping[str, Any]) -> Build:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Self
 
 from millstream.answers import Delta, Finished, Started, delta_of, finished_of, started_of
 from millstream.channel import told
+from millstream.middleware import Call, streamed
 from millstream.v1 import inference_pb2 as pb
 from millstream.v1.inference_grpc import InferenceStub
 from shared.errors import InternalError
@@ -35,10 +36,20 @@ class Generation:
         target: str,
         request: pb.GenerateRequest,
         deadline: float | None,
+        middleware: Sequence[object] = (),
     ) -> None:
-        self._ends = _Ends()
+        ends = self._ends = _Ends()
         # The generator must not refer to this object: a cycle would put off the cancellation.
-        self._deltas = _stream(stub, metadata, target, request, deadline, self._ends)
+        if not middleware:
+            self._deltas = _stream(stub, metadata, target, request, deadline, ends)
+            return
+        call = Call(request.model, request.request_id, dict(metadata), streaming=True)
+        self._deltas = streamed(
+            middleware,
+            call,
+            lambda: _stream(stub, call.metadata, target, request, deadline, ends),
+            lambda: ends.started.request_id if ends.started is not None else "",
+        )
 
     @property
     def started(self) -> Started | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Self, TypeVar, Unpack
 
@@ -26,6 +26,7 @@ class SyncClient:
         tls: True for the system's authorities, or a context.
         metadata: Sent with every call.
         api_key: Sent as `authorization: Bearer`.
+        middleware: As of `Client`; its hooks run on the client's thread.
     """
 
     def __init__(
@@ -35,8 +36,11 @@ class SyncClient:
         tls: bool | SSLContext = False,
         metadata: Mapping[str, str] | None = None,
         api_key: str | None = None,
+        middleware: Sequence[object] = (),
     ) -> None:
-        self._client = Client(target, tls=tls, metadata=metadata, api_key=api_key)
+        self._client = Client(
+            target, tls=tls, metadata=metadata, api_key=api_key, middleware=middleware
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()

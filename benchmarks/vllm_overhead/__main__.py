@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import signal
@@ -22,6 +23,9 @@ from benchmarks.vllm_overhead.pipeline import Millstream
 from benchmarks.vllm_overhead.processes import Way, send
 from workers import bundled
 
+SETTLE = 2.0
+"""Seconds after a wake: gateways hold requests back until they know that no worker died."""
+
 
 async def _measure(ways: Sequence[Way], given: argparse.Namespace) -> dict[str, list[list[Point]]]:
     shapes = [
@@ -32,6 +36,7 @@ async def _measure(ways: Sequence[Way], given: argparse.Namespace) -> dict[str, 
     for round_ in range(given.rounds + 1):
         for way in ways:
             send(way.pids(), signal.SIGCONT)
+            await asyncio.sleep(SETTLE)
             for place, shape in enumerate(shapes):
                 point = await way.load(shape)
                 if round_:  # The first is for warming up.
