@@ -34,14 +34,13 @@ pytestmark = pytest.mark.skipif(
 MEGABYTE = 2**20
 MILLION = 1_000_000
 NEWER = """
-import runpy, sys, types
-source = open("shared/wire.py").read().replace("VERSION = 1\\n", "VERSION = 2\\n", 1)
-import shared
-module = types.ModuleType("shared.wire")
-module.__file__ = "shared/wire.py"
-sys.modules["shared.wire"] = shared.wire = module
-exec(compile(source, "shared/wire.py", "exec"), module.__dict__)
-assert module.VERSION == 2
+import importlib, runpy
+import shared.wire
+from shared.wire import codec
+source = open(codec.__file__).read().replace("VERSION = 1\\n", "VERSION = 2\\n", 1)
+exec(compile(source, codec.__file__, "exec"), codec.__dict__)
+importlib.reload(shared.wire)
+assert shared.wire.VERSION == 2
 runpy.run_module("gateway", run_name="__main__")
 """
 

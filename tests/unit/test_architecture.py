@@ -66,7 +66,7 @@ def test_only_the_wire_and_what_clients_send_know_msgpack() -> None:
         for path in modules(package)
         if "msgpack" in set(imports(path))
     ]
-    assert sorted(users) == ["gateway/http/functions/pack.py", "shared/wire.py"]
+    assert sorted(users) == ["gateway/http/functions/pack.py", "shared/wire/codec.py"]
 
 
 @pytest.mark.parametrize(
