@@ -16,6 +16,8 @@ SILENCE_LEAST = 0.3
 SILENCE_MOST = 2.0
 SILENCE_FACTOR = 4.0
 PROBE_LIMIT = 0.1
+CHECK_EVERY = 0.02
+"""Seconds between two checks while a verdict is near: so a pause of this gateway's own shows."""
 LAG_LIMIT = 0.05
 LAG_MEMORY = 0.3
 HUNG_LEAST = 0.4
@@ -77,6 +79,11 @@ class Worker:
         """Whether it takes work."""
         return self.state == "ready" and self.lost is None
 
+    @property
+    def busy_now(self) -> bool:
+        """Whether its engine has work, by its latest heartbeat."""
+        return self.beat is not None and self.beat.running > 0
+
     def silence_limit(self) -> float:
         """Seconds of silence that its last minute does not explain."""
         usual = SILENCE_FACTOR * max(self.longest_gap)
@@ -107,14 +114,16 @@ class Fleet:
         workers: By id.
         boots: Worker ids by the upper bits of their execs.
         stalled: Seconds that the latest `check` came too late.
+        uneasy: Whether a worker is silent, and was asked whether it lives.
     """
 
     def __init__(self) -> None:
         self.workers: dict[str, Worker] = {}
         self.boots: dict[int, str] = {}
         self.stalled = 0.0
+        self.uneasy = False
         self._quiet_until = 0.0
-        self._last_check: float | None = None
+        self._planned: float | None = None
         self._nonce = 0
         self._echo_sent = 0.0
         self._echo_heard = 0.0
@@ -180,8 +189,8 @@ class Fleet:
 
     def _attentive(self, now: float) -> bool:
         """Whether a pause was the worker's: not if this gateway was away or stood still itself."""
-        last = self._last_check
-        return now >= self._quiet_until and (last is None or now - last < 2 * LAG_LIMIT)
+        late = now - self._planned if self._planned is not None else 0.0
+        return now >= self._quiet_until and late < LAG_LIMIT
 
     def echo(self, nonce: int, now: float) -> None:
         """This gateway's own message came back through the broker."""
@@ -217,15 +226,14 @@ class Fleet:
 
     # ---- what follows ---------------------------------------------------------------------------
 
-    def check(self, now: float, period: float) -> Iterator[Verdict | tuple[str, int] | int]:
-        """Pass verdicts; called every `period` seconds.
+    def check(self, now: float) -> Iterator[Verdict | tuple[str, int] | int]:
+        """Pass verdicts; `plan` says when to call it again.
 
         Yields:
             A `Verdict`; a (worker, nonce) to probe; or a nonce to send to oneself through the
             broker.
         """
-        last, self._last_check = self._last_check, now
-        late = now - last - period if last is not None else 0.0
+        late = now - self._planned if self._planned is not None else 0.0
         self.stalled = late if late > LAG_LIMIT else 0.0
         if self.stalled:
             self._quiet_until = max(self._quiet_until, now + LAG_MEMORY)
@@ -252,11 +260,26 @@ class Fleet:
                 worker.lost, worker.lost_cause = now, "hung"
                 yield Verdict(worker.id, "hung")
 
+    def plan(self, now: float, at: float) -> float:
+        """Fix the time of the next `check`: `at`, or sooner where a verdict may be due.
+
+        A check that comes later than planned tells that this gateway stood still. While a worker
+        is asked whether it lives, checks are close: a pause between two of them would go unseen.
+        """
+        self.uneasy = False
+        for worker in self.workers.values():
+            if worker.lost is None:
+                self.uneasy = self.uneasy or worker.probed is not None
+                at = min(at, worker.seen + worker.silence_limit() - PROBE_LIMIT)
+                if worker.busy_now:
+                    at = min(at, worker.stepped + worker.step_limit())
+        soonest = now + CHECK_EVERY
+        self._planned = soonest if self.uneasy else max(soonest, at)
+        return self._planned
+
     @staticmethod
     def _hung(worker: Worker, now: float) -> bool:
-        beat = worker.beat
-        busy = beat is not None and beat.running > 0
-        return busy and now - worker.stepped > worker.step_limit()
+        return worker.busy_now and now - worker.stepped > worker.step_limit()
 
     def _judge(self, worker: Worker, probed: float, now: float) -> Iterator[Verdict]:
         """It is silent: is it dead, or is our own link slow?"""

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from nats.errors import Error as NatsError
 
-from gateway.router import TICK, Router
+from gateway.router import Router
 from shared import subjects, wire
 from shared.bus import Bus, parse_puback
 from shared.errors import Cancelled, MillstreamError, Unavailable
@@ -82,12 +82,12 @@ class Link:
         await self._bus.start()
         loop = asyncio.get_running_loop()
         while True:
-            started = loop.time()
-            self.router.tick()
-            if started - self._beat_at >= BEAT_EVERY:
-                self._beat_at = started
+            pause = self.router.tick()
+            beat_due = self._beat_at + BEAT_EVERY - loop.time()
+            if beat_due <= 0.0:
                 self._beat()
-            await asyncio.sleep(TICK)
+                beat_due = BEAT_EVERY
+            await asyncio.sleep(min(pause, beat_due))
 
     async def close(self) -> None:
         """Say good-bye and leave."""
@@ -100,6 +100,7 @@ class Link:
         await self._bus.close()
 
     def _beat(self) -> None:
+        self._beat_at = asyncio.get_running_loop().time()
         self._bus.publish(
             subjects.gateway_beat(self._gateway), wire.encode(wire.GatewayBeat(self._gateway))
         )
@@ -190,7 +191,7 @@ class Link:
             self.peers.pop(frame.gateway, None)
         elif frame.gateway != self._gateway:
             if frame.gateway not in self.peers:
-                self._beat_at = 0.0  # Who is new hears of this one at the next tick.
+                self._beat()  # Who is new hears of this one now.
             self.peers[frame.gateway] = time.monotonic()
 
     def _on_disconnect(self, subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
@@ -268,9 +269,7 @@ class Link:
 
     # ---- what the router asks (router.Io) -------------------------------------------------------
 
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)
 
     def tell(self, worker: str, frame: wire.Frame) -> None:
         """Send to a worker."""

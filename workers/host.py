@@ -118,13 +118,12 @@ class Host:
     async def _keep_time(self) -> None:
         while True:
             now = time.monotonic()
-            for runner in self._runners:
-                runner.tick(now)
+            pauses = [runner.tick(now) for runner in self._runners]
             if self._ready and now >= self._touch_due and self._settings.ready_file is not None:
                 self._touch_due = now + READY_TOUCH
                 if self._bus.connected and not self._stopping.is_set():
                     self._settings.ready_file.touch()  # Health checks look at its age.
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(min(pauses))
 
     async def _drain(self) -> None:
         """Take nothing new, finish what runs up to the grace, hand the rest back."""

@@ -20,6 +20,9 @@ from workers.ports import Io
 from workers.publisher import Publisher
 from workers.speaker import Speaker
 
+TICK = 0.02
+TICK_MOST = 0.05
+"""Seconds between two ticks, while something is due soon and otherwise: each wakes the process."""
 CLAIM_EVERY = 0.05
 CLAIM_LIMIT = 2.0
 NAK_DELAY = 1.0
@@ -404,9 +407,16 @@ class Ledger:
 
     # ---- time -----------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Do what is due; called every 20 ms or so."""
+    def tick(self) -> float:
+        """Do what is due; returns in how many seconds to call it again."""
         now = self._io.now()
+        self._tick(now)
+        dues = [execution.claim_due for execution in self._claiming.values()]
+        dues += [execution.terminal_due for execution in self._unclosed.values()]
+        dues += [execution.deadline or now for execution in self._deadlines.values()]
+        return max(TICK, min(TICK_MOST, min(dues, default=now + TICK_MOST) - now))
+
+    def _tick(self, now: float) -> None:
         stalled = now - self._ticked if self._ticked is not None else 0.0
         self._ticked = now
         if stalled > STALL:

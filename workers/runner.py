@@ -21,7 +21,7 @@ from shared.streams import StreamConfigError
 from workers.batching.admission import Admission
 from workers.engines.base import Engine, Job, ModelLoadError
 from workers.intake import Intake
-from workers.ledger import Ledger
+from workers.ledger import TICK, Ledger
 from workers.metrics import Snapshot, StepTimes
 from workers.pace import Pace
 from workers.settings import WorkerSettings
@@ -161,8 +161,8 @@ class Runner:
 
     # ---- time -----------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
-        """Do what is due; called every 20 ms or so."""
+    def tick(self, now: float) -> float:
+        """Do what is due; returns in how many seconds to call it again."""
         if self._bus.connected:
             if now >= self._beat_due:
                 self._beat_due = now + self._settings.heartbeat_seconds
@@ -175,9 +175,12 @@ class Runner:
         if self.state == "ready":
             self._admission.observe(now, seen, self.ledger.at_work)
             self._limit = self._admission.limit
-        self.ledger.tick()
+        pause = self.ledger.tick()
         if self._intake is not None:
             self._intake.plan()
+        if self._admission.learns and seen.running:
+            return TICK  # Each look at the engine is a step's time.
+        return max(0.0, min(pause, self._beat_due - now)) if self._bus.connected else pause
 
     def snapshot(self) -> Snapshot:
         """For a scrape."""

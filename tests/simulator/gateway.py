@@ -10,7 +10,7 @@ from shared import subjects, wire
 from shared.errors import MillstreamError, Overloaded, Unavailable
 from tests.simulator.broker import Broker, Connection
 from tests.simulator.clients import CallClient, Client
-from tests.simulator.member import Member
+from tests.simulator.member import LATE, Member
 from tests.simulator.world import World
 
 GATEWAY_BEAT = 0.5
@@ -76,11 +76,12 @@ class Gateway(Member):
             if isinstance(client, CallClient):
                 client.watch()
 
-    def on_tick(self) -> None:
-        self.router.tick()
+    def on_tick(self) -> float:
+        pause = self.router.tick()
         if self.now() >= self._beat:
             self._beat = self.now() + GATEWAY_BEAT
             self.send(subjects.gateway_beat(self.name), wire.GatewayBeat(self.name))
+        return pause + self.world.random.uniform(0.0, LATE)
 
     # ---- router.Io ------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ from tests.simulator.broker import Broker, Connection
 from tests.simulator.world import Process, World
 
 TICK = 0.03
+LATE = 0.01
+"""Seconds by which a tick may come too late."""
 
 
 class Member(Process):
@@ -54,8 +56,7 @@ class Member(Process):
             self.broker.publish(self.link, subject, frame)
 
     def _tick(self) -> None:
-        self.on_tick()
-        self.after(TICK, self._tick)
+        self.after(self.on_tick(), self._tick)
 
     def on_connect(self, link: Connection) -> None:
         """The connection stands."""
@@ -68,6 +69,6 @@ class Member(Process):
         """A message came."""
         raise NotImplementedError
 
-    def on_tick(self) -> None:
-        """Time passed."""
+    def on_tick(self) -> float:
+        """Time passed; returns in how many seconds to say so again."""
         raise NotImplementedError

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from shared import subjects, wire
 from tests.simulator.broker import Broker, Connection, Stored
 from tests.simulator.engines import ChainEngine, FunctionEngine, StepEngine
-from tests.simulator.member import TICK, Member
+from tests.simulator.member import LATE, TICK, Member
 from tests.simulator.world import World
 from workers.engines.base import Job, Output
 from workers.ledger import Ledger, nak
@@ -141,7 +141,7 @@ class Worker(Member):
         else:
             self.ledger.on_control(frame)  # type: ignore[arg-type]
 
-    def on_tick(self) -> None:
+    def on_tick(self) -> float:
         now = self.now()
         self._pace.observe(self.engine.steps, self.ledger.at_work + self.engine.running, now)
         if self.link is not None:
@@ -155,8 +155,9 @@ class Worker(Member):
                 self.send(subjects.heartbeat(self.name), beat)
             if now >= self._announce_due:
                 self._announce()
-        self.ledger.tick()
+        pause = self.ledger.tick()
         self.plan()
+        return pause + self.world.random.uniform(0.0, LATE)
 
     def _announce(self, state: str = "") -> None:
         self._announce_due = self.now() + ANNOUNCE

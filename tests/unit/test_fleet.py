@@ -42,7 +42,7 @@ class Case:
             if self.now >= self._due:
                 self._due = self.now + 0.1
                 self.beat()
-            for item in self.fleet.check(self.now, PERIOD):
+            for item in self.fleet.check(self.now):
                 if isinstance(item, Verdict):
                     self.verdicts.append(item)
                 elif isinstance(item, int):
@@ -50,6 +50,7 @@ class Case:
                         self.fleet.echo(item, self.now)
                 elif item[0] in self.answering:
                     self.fleet.heard(item[0], self.now)
+            self.fleet.plan(self.now, self.now + PERIOD)
         return self.verdicts[before:]
 
     def beat(self) -> None:

@@ -84,6 +84,11 @@ class Admission:
         self._cap: int | None = None
         self._last: tuple[float, int] | None = None
 
+    @property
+    def learns(self) -> bool:
+        """Whether it needs to see the engine's steps one by one."""
+        return self._target is not None
+
     def observe(self, now: float, seen: Observation, running: int) -> None:
         """Take a look at the engine; called every few milliseconds.
 
