@@ -223,12 +223,19 @@ class Session:
             self.answer.on_begun(begun, now)
             self._after(now)
 
-    def chunk(self, chunk: wire.Chunk | wire.Parts, now: float) -> None:
-        """Deliver what is new and next of the exec that may speak."""
+    def chunk(self, chunk: wire.Chunk | wire.Parts, now: float) -> bool:
+        """Deliver what is new and next of the exec that may speak.
+
+        Returns:
+            True in the usual case: it was the next one, and nothing is due.
+        """
         if chunk.exec != self.exec or self.state is not State.BOUND:
             self._stray(chunk.exec, chunk.attempt)
-        elif not self.answer.on_chunk(chunk, now):
+        elif self.answer.on_chunk(chunk, now):
+            return self.due is None
+        else:
             self._after(now)
+        return False
 
     def done(self, done: wire.Done, now: float) -> None:
         """The exec is through."""

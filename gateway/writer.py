@@ -24,13 +24,25 @@ MAX_FRAME = 64 * 2**10
 
 _PREFIX = Struct(">BI").pack
 _FRAME_HEADER = Struct(">BHBBI").pack
+_ONE_MESSAGE = Struct(">BHBBIBI").pack
+"""Both, where a frame carries one message."""
+
 _SENDABLE = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
 
 
-def _framed(messages: Sequence[bytes]) -> bytes:
-    if len(messages) == 1:  # A token of a paced stream.
-        return _PREFIX(0, len(messages[0])) + messages[0]
+def _prefixed(messages: Sequence[bytes]) -> bytes:
     return b"".join([_PREFIX(0, len(message)) + message for message in messages])
+
+
+def _frame(stream_id: int, messages: Sequence[bytes]) -> bytes:
+    """One DATA frame (type 0) without flags; its length takes 24 bits."""
+    if len(messages) == 1:  # A token of a paced stream.
+        length = len(messages[0])
+        size = length + 5
+        return _ONE_MESSAGE(size >> 16, size & 0xFFFF, 0, 0, stream_id, 0, length) + messages[0]
+    data = _prefixed(messages)
+    size = len(data)
+    return _FRAME_HEADER(size >> 16, size & 0xFFFF, 0, 0, stream_id) + data
 
 
 class ResponseWriter:
@@ -109,27 +121,30 @@ class ResponseWriter:
             while a flow-control window or the socket's buffer has no room for all of them, and
             not after the stream's end.
         """
+        stream, h2, state = self._stream, self._h2, self._state
         if (
-            not (self._stream._send_initial_metadata_done or self.begin())
+            not (stream._send_initial_metadata_done or self.begin())
             or not self._connection.write_ready.is_set()
             or self._sending.locked()
             or not self._open()
         ):
             return False
-        data = _framed(messages)
-        size = len(data)
-        if size > self._window() or size > self._h2.max_outbound_frame_size or size > MAX_FRAME:
+        assert state is not None
+        size = sum([len(message) for message in messages]) + 5 * len(messages)
+        if (
+            size > state.outbound_flow_control_window
+            or size > h2.outbound_flow_control_window
+            or size > h2.max_outbound_frame_size
+            or size > MAX_FRAME
+        ):
             return False
         if not size:
             return True
-        h2, state = self._h2, self._state
-        assert state is not None
         state.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
         h2.data_frames += 1
-        # DATA (type 0) without flags; the length takes 24 bits.
-        self._put(_FRAME_HEADER(size >> 16, size & 0xFFFF, 0, 0, state.stream_id) + data)
-        self._stream._send_message_done = True
+        self._put(_frame(state.stream_id, messages))
+        stream._send_message_done = True
         return True
 
     async def send(self, messages: Sequence[bytes]) -> None:
@@ -141,7 +156,7 @@ class ResponseWriter:
         async with self._sending:
             if not self._stream._send_initial_metadata_done:
                 await self._send_headers()
-            data = memoryview(_framed(messages))
+            data = memoryview(_prefixed(messages))
             while data:
                 room = await self._room()
                 self._h2.send_data(self._raw.id or 0, data[:room])
@@ -185,9 +200,10 @@ class ResponseWriter:
         )
 
     def _open(self) -> bool:
+        state = self._state
         return (
-            self._state is not None
-            and self._state.state_machine.state in _SENDABLE
+            state is not None
+            and state.state_machine.state in _SENDABLE
             and self._h2.state_machine.state is ConnectionState.SERVER_OPEN
             and not self._transport.is_closing()
         )

@@ -190,38 +190,39 @@ class LeanParser(Parser):
                 if end - position > MAX_CONTROL_LINE:
                     raise ProtocolError
                 break
-            if data.startswith((b"MSG ", b"HMSG "), position):
-                fields = data[position:line_end].split(b" ")
-                with_headers = fields[0] != b"MSG"
-                try:
-                    size = int(fields[-1])
-                    header_size = int(fields[-2]) if with_headers else 0
-                    sid = int(fields[2])
-                except (ValueError, IndexError):
-                    raise ProtocolError from None
-                start = line_end + 2
-                stop = start + size
-                if stop + 2 > end:
-                    break
-                reply = fields[3] if len(fields) == (6 if with_headers else 5) else b""
-                body = start + header_size
-                handler = handlers.get(sid)
-                position = stop + 2
-                if handler is not None:
-                    try:
-                        handler(fields[1], reply, data[start:body], data[body:stop])
-                    except Exception:  # A handler's fault must not end the read loop.
-                        self.nc.handler_errors += 1
-                        if rare(self.nc.handler_errors):
-                            subject = fields[1].decode(errors="replace")
-                            log.exception("nats_handler_failed", subject=subject)
-                else:
-                    headers = data[start:body]
-                    await self.nc._process_msg(sid, fields[1], reply, data[body:stop], headers)
-            else:
+            fields = data[position:line_end].split(b" ")
+            if fields[0] != b"MSG" and fields[0] != b"HMSG":
                 line = data[position:line_end]
                 position = line_end + 2
                 await self._control(line)
+                continue
+            start = line_end + 2
+            try:
+                body = start if fields[0] == b"MSG" else start + int(fields.pop(-2))
+                if len(fields) == 4:
+                    _, subject, sid, size = fields
+                    reply = b""
+                else:
+                    _, subject, sid, reply, size = fields
+                stop = start + int(size)
+                number = int(sid)
+            except (ValueError, IndexError):
+                raise ProtocolError from None
+            if stop + 2 > end:
+                break
+            position = stop + 2
+            handler = handlers.get(number)
+            if handler is not None:
+                try:
+                    handler(subject, reply, data[start:body], data[body:stop])
+                except Exception:  # A handler's fault must not end the read loop.
+                    self.nc.handler_errors += 1
+                    if rare(self.nc.handler_errors):
+                        shown = subject.decode(errors="replace")
+                        log.exception("nats_handler_failed", subject=shown)
+            else:
+                headers = data[start:body]
+                await self.nc._process_msg(number, subject, reply, data[body:stop], headers)
         if position < end:
             self._data = data[position:]
 

@@ -27,6 +27,7 @@ class JoinedTransport(asyncio.Transport):
     def __init__(self, transport: asyncio.Transport) -> None:
         super().__init__()
         self._transport = transport
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]  # Asked a token.
         self._loop = asyncio.get_running_loop()
         self._waiting: list[bytes] = []
         self._size = 0
@@ -34,9 +35,10 @@ class JoinedTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send soon, or now where enough waits."""
-        self._waiting.append(bytes(data))
+        waiting = self._waiting
+        waiting.append(data if type(data) is bytes else bytes(data))
         self._size += len(data)
-        if len(self._waiting) >= MOST_WRITES or self._size >= MOST_BYTES:
+        if len(waiting) >= MOST_WRITES or self._size >= MOST_BYTES:
             self.flush()
         elif not self._planned:
             self._planned = True
@@ -62,10 +64,6 @@ class JoinedTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         """Bytes that wait here or for the socket."""
         return self._size + self._transport.get_write_buffer_size()
-
-    def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
-        return self._transport.is_closing()
 
     def close(self) -> None:
         """Close once everything is sent."""
