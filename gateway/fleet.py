@@ -51,6 +51,7 @@ class Worker:
         lost: Since when it is lost, or None.
         lost_cause: disconnect, silent or hung.
         digest: The number of its latest digest.
+        whole: Whether every digest of the round under way was heard.
         connection: The connection it has now, as disconnect events name it, or "".
     """
 
@@ -68,6 +69,7 @@ class Worker:
     lost: float | None = None
     lost_cause: str = ""
     digest: int = 0
+    whole: bool = False
     connection: str = ""
     longest_gap: list[float] = field(default_factory=lambda: [0.0, 0.0])
     longest_step: list[float] = field(default_factory=lambda: [0.0, 0.0])
@@ -83,6 +85,17 @@ class Worker:
     def busy_now(self) -> bool:
         """Whether its engine has work, by its latest heartbeat."""
         return self.beat is not None and self.beat.running > 0
+
+    def told(self, digest: wire.Digest) -> bool:
+        """Take note of a digest; False for one that was overtaken by a later one."""
+        if digest.seq < self.digest:
+            return False
+        if digest.seq == digest.began:
+            self.whole = True
+        elif digest.seq != self.digest + 1:
+            self.whole = False
+        self.digest = digest.seq
+        return True
 
     def silence_limit(self) -> float:
         """Seconds of silence that its last minute does not explain."""

@@ -247,16 +247,16 @@ class Router:
     def _digest(self, digest: wire.Digest, now: float) -> None:
         worker = self.fleet.workers.get(digest.worker)
         lost = self.fleet.lost(digest.worker)
+        whole = digest.last and digest.seq == digest.began
         if worker is not None:
-            if digest.seq < worker.digest:
+            if not worker.told(digest):
                 return  # Overtaken: a later one was answered.
-            worker.digest = digest.seq
+            whole = digest.last and worker.whole
             self.fleet.heard(digest.worker, now)
         alive = not self.fleet.lost(digest.worker)
         cancel: list[int] = []
         acked: list[tuple[int, tuple[int, ...]]] = []
         closed: list[int] = []
-        unheard = self._open.on(digest.worker)
         for entry in digest.entries:
             session = self.sessions.get(entry.request)
             bound = session is not None and session.exec == entry.exec  # The usual case.
@@ -264,17 +264,17 @@ class Router:
                 bound = session.reprieve(entry.exec, now)
                 self._settle(session)
             if session is not None and bound:
-                unheard.pop(entry.request, None)
-                frontiers = session.listed(entry)
+                frontiers = session.listed(entry, digest.seq)
                 if any(frontiers):  # Of nothing there is nothing to forget.
                     acked.append((entry.exec, frontiers))
             elif entry.ended:
                 closed.append(entry.exec)
             elif session is None or not session.may_return(entry.exec):
                 cancel.append(entry.exec)
-        for session in unheard.values():
-            session.unlisted(digest.seq, now)
-            self._settle(session)
+        if whole:
+            for session in self._open.on(digest.worker).values():
+                if session.unlisted(digest.began, now):
+                    self._settle(session)
         self._io.tell(
             digest.worker,
             wire.DigestReply(self.gateway, digest.seq, tuple(cancel), tuple(acked), tuple(closed)),

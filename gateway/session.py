@@ -74,7 +74,7 @@ class Session:
     """
 
     __slots__ = (
-        "_accepted", "_audit_gap", "_claim_digest", "_minted", "_outlet", "_published_at",
+        "_accepted", "_audit_gap", "_claim_digest", "_listed", "_minted", "_outlet", "_published_at",
         "_queue_limit", "_sequence", "_taken", "_wire", "answer", "attempt", "bound_at", "deadline",
         "due", "exec", "fenced", "repeatable", "request", "resumable", "state", "suspects",
         "worker",
@@ -110,6 +110,7 @@ class Session:
         )
         self._sequence: int | None = None
         self._claim_digest = 0
+        self._listed = -1
         self._taken = -1  # The latest attempt whose message a worker has.
         self._accepted = now
         self._published_at = now
@@ -207,6 +208,7 @@ class Session:
         self.state = State.BOUND
         self.exec = exec_
         self.worker = worker
+        self._listed = -1
         self.due = None
         if self.bound_at is None:
             self.bound_at = now
@@ -324,19 +326,25 @@ class Session:
     def _ask(self, choice: int, index: int, begun: bool) -> None:
         self._wire.tell(self.worker, wire.Resend(self.exec, choice, index, begun))
 
-    def listed(self, entry: wire.DigestEntry) -> tuple[int, ...]:
-        """The worker's digest lists the bound exec: repair what it sent and we lack.
+    def listed(self, entry: wire.DigestEntry, digest: int) -> tuple[int, ...]:
+        """A digest of the worker lists the bound exec: repair what it sent and we lack.
 
         Returns:
             The frontier of each choice, which the worker need not keep below.
         """
+        self._listed = digest
         self.answer.compare(entry)
         return self.answer.frontiers
 
-    def unlisted(self, digest_seq: int, now: float) -> None:
-        """A digest of the bound worker does not know the exec: lost, if the digest is newer."""
-        if self.state is State.BOUND and digest_seq > self._claim_digest:
-            self.fail_over(now, "unknown", final=True)
+    def unlisted(self, first: int, now: float) -> bool:
+        """All digests of a round that began with `first` are here: was the exec in none of them?
+
+        Then it is lost, if the round began after its claim. Returns whether it is.
+        """
+        if self.state is not State.BOUND or max(self._listed, self._claim_digest) >= first:
+            return False
+        self.fail_over(now, "unknown", final=True)
+        return True
 
     # ---- failover -------------------------------------------------------------------------------
 

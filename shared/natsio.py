@@ -19,6 +19,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -34,9 +35,10 @@ Handler = Callable[[bytes, bytes, bytes, bytes], None]
 
 MAX_CONTROL_LINE = 4096
 MAX_UNSENT = 32 * 1024 * 1024
-MOST_JOINED = 64
-"""So many messages go out together; the first of a burst must not wait for the last. With 16, paced
-streams cost worker and broker an eighth more."""
+LONGEST = 0.0005
+"""Seconds that a message may wait for company: the first of a burst must not wait for the last."""
+LOOK_EVERY = 8
+"""Messages between two looks at the clock."""
 LAZY = 0.005
 RETRY_SOON = 0.1
 SOON = 16
@@ -61,6 +63,7 @@ class LeanClient(Client):
         self.handler_errors = 0
         self.refused_sends = 0
         self._unsent: list[bytes] = []
+        self._since = 0.0
         self._flush_scheduled = False
         self._flush_planned = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,18 +110,23 @@ class LeanClient(Client):
         else:
             line = f"PUB {subject} {reply} {len(payload)}\r\n".encode()
             self._unsent.append(b"".join((line, payload, b"\r\n")))
-        if len(self._unsent) >= MOST_JOINED:
+        if not self._flush_scheduled:
+            self._plan_flush(lazy=lazy)
+        elif not len(self._unsent) % LOOK_EVERY and monotonic() - self._since > LONGEST:
+            self._since = monotonic()
             self.flush_now()
-        elif not self._flush_scheduled:
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            if not lazy:
-                self._flush_scheduled = True
-                self._loop.call_soon(self._loop.call_soon, self._end_turn)
-            elif not self._flush_planned:
-                self._flush_planned = True
-                self._loop.call_later(LAZY, self._end_wait)
         return True
+
+    def _plan_flush(self, *, lazy: bool) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        if not lazy:
+            self._flush_scheduled = True
+            self._since = monotonic()
+            self._loop.call_soon(self._loop.call_soon, self._end_turn)
+        elif not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_later(LAZY, self._end_wait)
 
     def _end_turn(self) -> None:
         self._flush_scheduled = False

@@ -12,6 +12,7 @@ from functools import partial
 
 from shared import wire
 from shared.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from workers.digests import SLICE
 from workers.engines.base import Job, Output
 from workers.execution import Execution, State
 from workers.parts import PartsPublisher
@@ -42,6 +43,7 @@ class Ledger:
         worker: Its id.
         boot: The upper bits of its execs.
         io: Carries out what it asks.
+        slice_: So many execs of a gateway fit into one digest.
 
     Attributes:
         eager: Whether a job may start before its claim is granted: not if it has effects.
@@ -50,7 +52,7 @@ class Ledger:
         events: Counts for metrics, by name.
     """
 
-    def __init__(self, worker: str, boot: int, io: Io) -> None:
+    def __init__(self, worker: str, boot: int, io: Io, *, slice_: int = SLICE) -> None:
         self.worker = worker
         self.eager = True
         self.execs: dict[int, Execution] = {}
@@ -63,7 +65,7 @@ class Ledger:
         self._claiming: dict[int, Execution] = {}
         self._deadlines: dict[int, Execution] = {}
         self._unclosed: dict[int, Execution] = {}
-        self._peers = Peers()
+        self._peers = Peers(slice_)
         self._link_down: float | None = None
         self._ticked: float | None = None
 
@@ -411,6 +413,8 @@ class Ledger:
         """Do what is due; returns in how many seconds to call it again."""
         now = self._io.now()
         self._tick(now)
+        if self._peers.telling:
+            return TICK
         dues = [execution.claim_due for execution in self._claiming.values()]
         dues += [execution.terminal_due for execution in self._unclosed.values()]
         dues += [execution.deadline or now for execution in self._deadlines.values()]
@@ -435,10 +439,9 @@ class Ledger:
         for execution in [e for e in self._unclosed.values() if e.terminal_due <= now]:
             self._speaker.repeat(execution, now)
         self._lapse(self._peers.lapsed(now))
-        for peer in self._peers.due(now):
+        for peer, round_ in self._peers.due(now):
             self._digest += 1
-            entries = tuple([execution.entry for execution in peer.execs.values()])
-            self._io.tell(peer.name, wire.Digest(self.worker, self._digest, entries))
+            self._io.tell(peer.name, round_.slice(self.worker, self._digest, peer.execs))
         if self.kept > 2 * RECORD_MOST:
             self._shed()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from workers.digests import SLICE, Round
 from workers.execution import Execution
 
 DIGEST_EVERY = 0.5
@@ -32,9 +33,10 @@ class Peer:
         digest_due: When it gets the next digest.
         execs: What runs for it, or has ended and is not closed.
         proven: Whether it was ever heard, or is only named by a request.
+        round: The digest that it is being told.
     """
 
-    __slots__ = ("answered", "digest_due", "execs", "heard", "name", "proven")
+    __slots__ = ("answered", "digest_due", "execs", "heard", "name", "proven", "round")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -43,17 +45,19 @@ class Peer:
         self.digest_due = now + DIGEST_EVERY
         self.execs: dict[int, Execution] = {}
         self.proven = False
+        self.round: Round | None = None
 
 
 class Peers:
-    """Every gateway heard of."""
+    """Every gateway heard of.
 
-    def __init__(self) -> None:
+    Args:
+        slice_: So many execs of a gateway fit into one digest.
+    """
+
+    def __init__(self, slice_: int = SLICE) -> None:
         self._peers: dict[str, Peer] = {}
-
-    def __iter__(self) -> Iterator[Peer]:
-        """Yield all of them."""
-        return iter(list(self._peers.values()))
+        self._slice = slice_
 
     def get(self, name: str) -> Peer | None:
         """One that was heard of."""
@@ -96,6 +100,7 @@ class Peers:
         """This worker's link was away: leases begin anew, digests are due."""
         for peer in self._peers.values():
             peer.answered = peer.heard = peer.digest_due = now
+            peer.round = None
 
     def stalled(self, seconds: float, now: float) -> None:
         """This process stood still: what could not have been heard is not held against them."""
@@ -111,8 +116,8 @@ class Peers:
                 found.extend(peer.execs.values())
         return found
 
-    def due(self, now: float) -> Iterator[Peer]:
-        """Yield those that get a digest now. One with nothing in it counts too.
+    def due(self, now: float) -> Iterator[tuple[Peer, Round]]:
+        """Yield those that get a digest now, or more of one. One with nothing in it counts too.
 
         What this worker gave up by itself is told by its absence, so who lives gets digests
         whether or not anything runs for it.
@@ -120,6 +125,17 @@ class Peers:
         for peer in list(self._peers.values()):
             if not peer.execs and now - peer.heard > FORGET_AFTER:
                 del self._peers[peer.name]
-            elif now >= peer.digest_due and (peer.execs or now - peer.heard < LEASE):
+                continue
+            begins = now >= peer.digest_due and (peer.execs or now - peer.heard < LEASE)
+            if peer.round is None and begins:
                 peer.digest_due = now + DIGEST_EVERY
-                yield peer
+                peer.round = Round([*peer.execs.values()], self._slice)
+            if peer.round is not None:
+                yield peer, peer.round
+                if peer.round.over:
+                    peer.round = None
+
+    @property
+    def telling(self) -> bool:
+        """Whether a digest is under way."""
+        return any(peer.round is not None for peer in self._peers.values())

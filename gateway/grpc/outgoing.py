@@ -2,18 +2,22 @@
 
 uvloop tries the socket at every `write`, and each of many streams writes its own frame: the send
 was a third of a paced token's cost. Joined without bound, the first answer of a burst would wait
-for the last one, so a batch goes out when it is `MOST_WRITES` long. The end of a turn is taken to
-be that of the next one: then what a task has to add that this turn woke travels along, such as the
-trailers of an answer.
+for the last one, so a batch goes out once its first write has waited for `LONGEST`: that is one
+answer or a hundred, as they cost. The end of a turn is taken to be that of the next one: then what
+a task has to add that this turn woke travels along, such as the trailers of an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
-MOST_WRITES = 16
+LONGEST = 0.0005
+"""Seconds that a write may wait for company."""
+LOOK_EVERY = 8
+"""Writes between two looks at the clock; a power of two."""
 MOST_BYTES = 32 * 2**10
 
 
@@ -31,6 +35,7 @@ class JoinedTransport(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._waiting: list[bytes] = []
         self._size = 0
+        self._since = 0.0
         self._planned = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -38,7 +43,12 @@ class JoinedTransport(asyncio.Transport):
         waiting = self._waiting
         waiting.append(data if type(data) is bytes else bytes(data))
         self._size += len(data)
-        if len(waiting) >= MOST_WRITES or self._size >= MOST_BYTES:
+        if len(waiting) == 1:
+            self._since = monotonic()
+        elif not len(waiting) % LOOK_EVERY and monotonic() - self._since > LONGEST:
+            self.flush()
+            return
+        if self._size >= MOST_BYTES:
             self.flush()
         elif not self._planned:
             self._planned = True
@@ -60,6 +70,15 @@ class JoinedTransport(asyncio.Transport):
     def _end_turn(self) -> None:
         self._planned = False
         self.flush()
+
+    def pause_reading(self) -> None:
+        """Let what arrives wait in the socket."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def get_write_buffer_size(self) -> int:
         """Bytes that wait here or for the socket."""

@@ -28,11 +28,28 @@ class DigestEntry:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """All a worker runs for one gateway, on ms.gw.<gateway>, every 500 ms and after a reconnect."""
+    """What a worker runs for one gateway, on ms.gw.<gateway>, every 500 ms and after a reconnect.
+
+    A long one is a round of several.
+
+    Attributes:
+        worker: Who says it.
+        seq: Counts up.
+        entries: What it runs, or the next part of that.
+        first: `seq` of the round's first; 0 where this is it.
+        last: Whether the round ends with it: what none of them lists, the worker does not run.
+    """
 
     worker: str
     seq: int
     entries: tuple[DigestEntry, ...]
+    first: int = 0
+    last: bool = True
+
+    @property
+    def began(self) -> int:
+        """`seq` of the round's first."""
+        return self.first or self.seq
 
 
 @dataclass(frozen=True, slots=True)

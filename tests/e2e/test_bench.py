@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import check, report, rows
-from benchmarks.hot import FUNCTIONS
+from benchmarks import callgrind, check, report, rows
+from benchmarks.hot import FUNCTIONS, LOADS
 from benchmarks.systems import BlazeRpc
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +62,15 @@ def test_every_hot_function_runs() -> None:
         call = make()
         for index in range(3):
             call(index)
+
+
+def test_every_load_is_counted() -> None:
+    assert list(callgrind.LOAD_CALLS) == list(LOADS)
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_every_load_runs(name: str) -> None:
+    """In a process of its own, whose collector it calms; a load checks what it gets."""
+    command = [sys.executable, "-m", "benchmarks.hot", name, "1664"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -16,10 +16,11 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, Event, RequestReceived, StreamEnded
 
 from benchmarks.inside import Sink
+from gateway.grpc import outgoing
 from gateway.grpc.http2 import GuardedH2
 from gateway.grpc.inbound import QuickH2
 from gateway.grpc.limits import Limits
-from gateway.grpc.outgoing import MOST_WRITES, JoinedTransport
+from gateway.grpc.outgoing import LONGEST, LOOK_EVERY, JoinedTransport
 from tests.integration.grpc_peer import Peer, Probe, framed, serving
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +118,11 @@ def test_a_known_block_means_nothing_once_the_table_has_changed() -> None:
     assert names == ["other", "a"]
 
 
-async def test_writes_of_a_turn_are_one_and_a_burst_is_cut() -> None:
+async def test_writes_of_a_turn_are_one_and_a_burst_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([1.0, 1.0, 1.0 + 2 * LONGEST, 1.0 + 2 * LONGEST])
+    monkeypatch.setattr(outgoing, "monotonic", lambda: next(clock))
     sink = Sink()
     joined = JoinedTransport(sink)
     for number in range(3):
@@ -127,11 +132,11 @@ async def test_writes_of_a_turn_are_one_and_a_burst_is_cut() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert sink.written == [b"\0\1\2"]
-    for number in range(MOST_WRITES + 1):
+    for number in range(LOOK_EVERY + 1):
         joined.write(bytes([number]))
-    assert [len(data) for data in sink.written[1:]] == [MOST_WRITES]
+    assert [len(data) for data in sink.written[1:]] == [LOOK_EVERY]
     joined.flush()
-    assert sink.take() == bytes([0, 1, 2, *range(MOST_WRITES + 1)])
+    assert sink.take() == bytes([0, 1, 2, *range(LOOK_EVERY + 1)])
 
 
 LEFT = """

@@ -63,7 +63,7 @@ class Worker(Member):
         self.base = name
         self.slots = slots
         self.card = CARDS[kind]
-        self.ledger = Ledger(self.name, self.boot, self)
+        self.ledger = Ledger(self.name, self.boot, self, slice_=world.random.choice((1, 2, 64)))
         self.ledger.fingerprint = self.card.fingerprint
         self.ledger.eager = "once" not in self.card.features
         engine = ChainEngine if kind == "generation" else FunctionEngine

@@ -17,7 +17,7 @@ from workers.ledger import (
     RECORD_MOST,
     Ledger,
 )
-from workers.peers import LEASE, QUIET_AFTER
+from workers.peers import DIGEST_EVERY, LEASE, QUIET_AFTER
 from workers.speaker import TERMINAL_EVERY
 
 BOOT = 9
@@ -70,12 +70,15 @@ class Case:
         self.io = Io()
         self.ledger = Ledger("w", BOOT, self.io)
         self.ledger.fingerprint = "print"
+        self._taken = 0
         self.beat()
 
-    def take(self, *, attempt: int = 0, fresh: bool = True, **changes: object) -> int:
+    def take(
+        self, name: str = "R", *, attempt: int = 0, fresh: bool = True, **changes: object
+    ) -> int:
         fields = {"sampling": wire.Sampling(max_tokens=9), **changes}
         request = wire.Request(
-            "R",
+            name,
             attempt,
             "g",
             "name",
@@ -85,8 +88,9 @@ class Case:
             None,
             **fields,  # type: ignore[arg-type]
         )
-        self.ledger.take("g", "R", attempt, "ack", wire.encode(request), fresh=fresh)
-        return (BOOT << 31) + 1
+        self.ledger.take("g", name, attempt, "ack", wire.encode(request), fresh=fresh)
+        self._taken += 1
+        return (BOOT << 31) + self._taken
 
     def beat(self) -> None:
         self.ledger.on_gateway_beat(wire.GatewayBeat("g"))
@@ -270,6 +274,22 @@ def test_the_lease_of_a_silent_gateway_ends_its_requests() -> None:
     digests = [frame for frame in case.io.told if isinstance(frame, wire.Digest)][len(digests) :]
     assert digests, "its absence from a digest is how the gateway learns of it"
     assert digests[-1].entries == ()
+
+
+def test_a_long_digest_goes_out_in_slices() -> None:
+    case = Case()
+    execs = [case.take(f"R{number}") for number in range(150)]
+    for exec_ in execs:
+        case.ledger.on_control(wire.Go(exec_, None))
+    case.wait(DIGEST_EVERY + 0.2)
+    digests = [frame for frame in case.io.told if isinstance(frame, wire.Digest)]
+    round_ = digests[-3:]
+    assert [len(digest.entries) for digest in round_] == [64, 64, 22]
+    assert [entry.exec for digest in round_ for entry in digest.entries] == execs
+    first = round_[0].seq
+    assert [(digest.seq, digest.began, digest.last) for digest in round_] == [
+        (first, first, False), (first + 1, first, False), (first + 2, first, True),
+    ]  # fmt: skip
 
 
 def test_a_stall_of_this_process_is_held_against_nobody() -> None:

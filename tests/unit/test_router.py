@@ -280,6 +280,40 @@ def test_an_exec_that_a_later_digest_does_not_list_is_gone() -> None:
     assert session.attempt == 1
 
 
+def test_only_all_slices_of_a_digest_tell_that_an_exec_is_gone() -> None:
+    case = Case("a")
+    sessions = [case.open(name)[0] for name in "QRS"]
+    for number, name in enumerate("QRS", 1):
+        case.claim(name, "a", number=number)
+    first, second, _ = [
+        wire.DigestEntry(name, case.exec_of("a", number), (0,), False)
+        for number, name in enumerate("QRS", 1)
+    ]
+
+    def attempts() -> list[int]:
+        return [session.attempt for session in sessions]
+
+    case.router.on_worker(wire.Digest("a", 1, (first,), 0, False))
+    assert attempts() == [0, 0, 0], "the round goes on"
+    case.router.on_worker(wire.Digest("a", 3, (), 1, True))
+    assert attempts() == [0, 0, 0], "a slice of it is missing"
+    case.router.on_worker(wire.Digest("a", 4, (first,), 0, False))
+    case.router.on_worker(wire.Digest("a", 5, (second,), 4, True))
+    assert attempts() == [0, 0, 1]
+
+
+def test_what_was_claimed_during_a_round_is_not_missed_by_it() -> None:
+    case = Case("a")
+    session, _ = case.open()
+    case.router.on_worker(wire.Digest("a", 1, (), 0, False))
+    claim = wire.Claim(0, case.exec_of("a"), "a", 1)
+    case.router.on_reply("R", claim)
+    case.router.on_worker(wire.Digest("a", 2, (), 1, True))
+    assert session.attempt == 0
+    case.digest("a", 3)
+    assert session.attempt == 1
+
+
 def test_an_overtaken_digest_says_nothing() -> None:
     case = Case("a")
     case.digest("a", 5)

@@ -7,7 +7,7 @@ A seed's model is a generation, a function that streams, or one that must never 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -23,9 +23,10 @@ from tests.simulator.known import FUNCTIONS, REGRESSIONS
 from tests.simulator.run import run_many, run_seed
 from tests.simulator.schedule import Schedule
 from tests.simulator.worker import Kind
+from workers.digests import Round
 from workers.execution import Execution
 from workers.ledger import Ledger
-from workers.peers import DIGEST_EVERY, Peer, Peers
+from workers.peers import Peer, Peers
 
 SCHEDULES = int(os.environ.get("MILLSTREAM_SCHEDULES", "300"))
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -113,13 +114,12 @@ def _no_repair_by_digest(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_empty_digests(patch: pytest.MonkeyPatch) -> None:
-    def due(self: Peers, now: float) -> list[Peer]:
-        found = [peer for peer in self if peer.execs and now >= peer.digest_due]
-        for peer in found:
-            peer.digest_due = now + DIGEST_EVERY
-        return found
+    due = Peers.due
 
-    patch.setattr(Peers, "due", due)
+    def only_full(self: Peers, now: float) -> Iterator[tuple[Peer, Round]]:
+        return ((peer, round_) for peer, round_ in due(self, now) if peer.execs)
+
+    patch.setattr(Peers, "due", only_full)
 
 
 def _reprieve_of_the_replaced(patch: pytest.MonkeyPatch) -> None:

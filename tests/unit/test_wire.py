@@ -41,7 +41,7 @@ GOLDEN: dict[str, tuple[wire.Frame, str]] = {
     "closed": (wire.Closed((7,)), "9301119107"),
     "digest": (
         wire.Digest("w", 4, (wire.DigestEntry("R", 7, (2,), True),)),
-        "950114a177049194a152079102c3",
+        "970114a177049194a152079102c300c3",
     ),
     "probe_reply": (wire.ProbeReply("w", 5), "940115a17705"),
     "heartbeat": (

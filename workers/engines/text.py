@@ -149,6 +149,11 @@ class TextStream:
         self._release_up_to(self._held_chars - self._matcher.held)
         return False
 
+    @property
+    def decided(self) -> int:
+        """How many tokens `take` would give."""
+        return len(self._taken.token_ids)
+
     def flush(self) -> None:
         """No token will follow: what is held back is no stop string."""
         while self._held:

@@ -1,4 +1,4 @@
-"""From vLLM's deltas to outputs: text, stop strings and log probabilities as every engine's."""
+"""From what vLLM says to outputs: text, stop strings and log probabilities as every engine's."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class Lane:
         eos: Tokens that end the answer.
         limit: Tokens of the answer, at most.
         logprobs: How many candidates to name, or None.
+        interval: Tokens that are told together, after the first (vLLM's `stream_interval`).
         count: Tokens of the answer so far, the delivered ones included.
         replaying: Delivered tokens that vLLM says again, next first.
-        queue: Where vLLM puts the deltas; None before it was asked.
+        request: Its name in vLLM, once that was asked.
     """
 
     job: int
@@ -39,9 +40,11 @@ class Lane:
     eos: frozenset[int]
     limit: int
     logprobs: int | None
+    interval: int = 1
     count: int = 0
     replaying: list[int] = field(default_factory=list)
-    queue: Any = None
+    request: str = ""
+    _least: int = 1
 
     def replay(self, delivered: Sequence[int]) -> Output | None:
         """Go through what another worker delivered; the output if that was all of it."""
@@ -51,15 +54,16 @@ class Lane:
                 return self._output(finish)
         return self._output("length") if self.count >= self.limit else None
 
-    def take(self, output: Any) -> Output | None:
-        """Take a vLLM `RequestOutput`; what can be said now, if anything.
+    def take(self, said: Any) -> Output | None:
+        """Take a vLLM `EngineCoreOutput`; what can be said now, if anything.
 
         Raises:
             EngineError: vLLM gave this request up, or did not say again what it was told to.
         """
-        completion = output.outputs[0]
-        tokens = list(completion.token_ids)
-        logprobs = self._logprobs(completion.logprobs, len(tokens))
+        tokens: list[int] = said.new_token_ids
+        logprobs = None
+        if self.logprobs is not None and said.new_logprobs is not None:
+            logprobs = self._logprobs(said.new_logprobs, self.logprobs)
         if self.replaying:
             tokens, logprobs = self._replayed(tokens, logprobs)
         finish = None
@@ -67,9 +71,9 @@ class Lane:
             finish = self._add(token, logprobs[place] if logprobs else None)
             if finish:
                 break
-        reason = completion.finish_reason
+        reason = said.finish_reason
         if finish is None and reason is not None:
-            finish = FINISHES.get(reason)
+            finish = FINISHES.get(str(reason))
             if finish is None:
                 raise EngineError(f"vLLM ended the request: {reason}")
         return self._output(finish)
@@ -88,21 +92,22 @@ class Lane:
         return "length" if self.count >= self.limit else None
 
     def _replayed(
-        self, tokens: list[int], logprobs: list[TokenLogprobs]
-    ) -> tuple[list[int], list[TokenLogprobs]]:
+        self, tokens: list[int], logprobs: list[TokenLogprobs] | None
+    ) -> tuple[list[int], list[TokenLogprobs] | None]:
         """Drop what the client has already."""
         count = min(len(tokens), len(self.replaying))
         if tokens[:count] != self.replaying[:count]:
             raise EngineError("vLLM did not say the delivered tokens again")
         del self.replaying[:count]
-        return tokens[count:], logprobs[count:]
+        return tokens[count:], logprobs and logprobs[count:]
 
     def _output(self, finish: str | None) -> Output | None:
+        if finish is None and self.stream.decided < self._least:
+            return None
+        self._least = self.interval
         if finish and not self.stream.stopped:
             self.stream.flush()
         taken = self.stream.take()
-        if taken is None and finish is None:
-            return None
         output = Output(self.job, [], "", [], choice=self.choice, finish=finish)
         if taken is not None:
             output.token_ids, output.text, output.ends = taken.token_ids, taken.text, taken.ends
@@ -112,19 +117,17 @@ class Lane:
             output.completion_tokens = self.count
         return output
 
-    def _logprobs(self, flat: Any, tokens: int) -> list[TokenLogprobs]:
-        """Read vLLM's `FlatLogprobs`: per position the chosen token, then the likeliest."""
-        if self.logprobs is None or flat is None:
-            return []
+    def _logprobs(self, said: Any, most: int) -> list[TokenLogprobs]:
+        """Read vLLM's `LogprobsLists`: per position the chosen token, then the likeliest."""
+        rows = zip(said.logprob_token_ids.tolist(), said.logprobs.tolist(), strict=True)
         found = []
-        for start, end in zip(flat.start_indices, flat.end_indices, strict=True):
-            # All of the position: where vLLM joined two deltas, the chosen one stands once.
-            named = {flat.token_ids[place]: flat.logprobs[place] for place in range(start, end)}
-            best = sorted(named.items(), key=lambda item: -item[1])[: self.logprobs]
+        for ids, values in rows:
+            named = dict(zip(ids, values, strict=True))
+            best = sorted(named.items(), key=lambda item: -item[1])[:most]
             found.append(
                 TokenLogprobs(
-                    flat.logprobs[start],
+                    values[0],
                     tuple((token, self.pieces.label(token), value) for token, value in best),
                 )
             )
-        return found[-tokens:] if tokens else []
+        return found

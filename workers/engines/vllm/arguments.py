@@ -17,11 +17,14 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from workers.engines.base import ModelLoadError
 
+_QUEUE = "requests wait in NATS, and the gateway's --max-queue limits them"
 OWN = {
-    "model": "--model",
-    "served_model_name": "--served-name",
+    "model": "give the flag --model instead",
+    "served_model_name": "give the flag --served-name instead",
+    "max_num_queued_reqs": _QUEUE,
+    "max_num_queued_tokens": _QUEUE,
 }
-"""Arguments of vLLM that have a flag of the worker's own."""
+"""Arguments of vLLM whose part is played elsewhere, and where."""
 
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -60,7 +63,7 @@ def parse(model: str, args: Mapping[str, str]) -> Arguments:
     values: dict[str, Any] = {}
     for name, text in given.items():
         if name in OWN:
-            raise ModelLoadError(f"vllm engine argument {name}: give the flag {OWN[name]} instead")
+            raise ModelLoadError(f"vllm engine argument {name}: {OWN[name]}")
         action = actions.get(name)
         if action is None:
             raise ModelLoadError(_unknown(name, sorted(actions)))

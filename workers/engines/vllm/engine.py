@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from vllm.exceptions import VLLMClientError, VLLMServerError
-from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
 
 from shared.errors import EngineError, InvalidRequest, MillstreamError
@@ -20,6 +19,7 @@ from workers.engines.base import Engine, Job, ModelLoadError, Observation, Outpu
 from workers.engines.reader import PromptReader
 from workers.engines.vllm import ending
 from workers.engines.vllm.answers import Lane
+from workers.engines.vllm.core import Core
 from workers.engines.vllm.loading import Loaded, card_of, load
 from workers.engines.vllm.prompts import Ask, Preparer
 from workers.engines.vllm.stats import Steps
@@ -59,8 +59,8 @@ class VllmEngine(Engine):
         self._served_name = served_name
         self._args = dict(args)
         self._open: dict[int, _Open] = {}
-        self._steps = Steps(self._stepped)
-        self._collecting = False
+        self._asked: dict[str, tuple[_Open, Lane]] = {}
+        self._steps = Steps()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tokenizing = ThreadPoolExecutor(1, "vllm-tokenize")
         self._closing = False
@@ -83,14 +83,12 @@ class VllmEngine(Engine):
         self._here = PromptReader(loaded.tokenizer, *limits)
         self._there = PromptReader(copy.deepcopy(loaded.tokenizer), *limits)
         self._preparer = Preparer(self._here, loaded.pieces, defaults)
-        self._llm._run_output_handler()  # On this loop; else it would begin with the first request.
-        await self._llm.get_supported_tasks()
+        self._core = Core(self._llm, self._steps, self._stepped)
+        self._watch = await self._core.start()
         if loaded.ends:
             await self._llm.collective_rpc(ending.METHOD, args=(os.getpid(),))
         for name, adapter in loaded.adapters.items():
             await self._load_adapter(name, adapter)
-        self._watch = self._llm.output_handler
-        assert self._watch is not None
         self._watch.add_done_callback(self._ended)
 
     async def _load_adapter(self, name: str, adapter: LoRARequest) -> None:
@@ -104,6 +102,7 @@ class VllmEngine(Engine):
         """Stop vLLM's processes."""
         self._closing = True
         self._open.clear()
+        self._asked.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -111,12 +110,14 @@ class VllmEngine(Engine):
         if self._loaded is not None:
             await asyncio.to_thread(self._llm.shutdown)
 
-    def _ended(self, _handler: asyncio.Task[None]) -> None:
-        """VLLM's output task ends only by an error, or because we stop it."""
+    def _ended(self, watch: asyncio.Task[None]) -> None:
+        """Listening ends only by an error, or because we stop it."""
+        error = None if watch.cancelled() else watch.exception()
         if not self._closing:
             self._closing = True
             self._open.clear()
-            self._died(EngineError("vLLM died; its log says why"))
+            self._asked.clear()
+            self._died(EngineError(f"vLLM died; its log says why: {error!r}"))
 
     # ---- jobs -----------------------------------------------------------------------------------
 
@@ -151,9 +152,11 @@ class VllmEngine(Engine):
 
     def _drop(self, lanes: list[Lane]) -> None:
         """Tell vLLM that nobody waits for these any more."""
-        ids = [lane.queue.request_id for lane in lanes if lane.queue is not None]
+        ids = [lane.request for lane in lanes]
+        for one in ids:
+            self._asked.pop(one, None)
         if ids and not self._closing:
-            self._spawn(self._llm.abort(ids, internal=True))
+            self._spawn(self._core.abort(ids))
 
     async def _begin(self, opened: _Open) -> None:
         job = opened.job
@@ -188,18 +191,14 @@ class VllmEngine(Engine):
 
     async def _ask(self, opened: _Open, ask: Ask, lora: Any) -> None:
         job, lane = opened.job, ask.lane
+        name = f"{job.id}.{lane.choice}"
+        request = self._core.request(name, ask.ids, ask.params, lora, job.urgency)
+        lane.request = request.request_id
+        opened.lanes.append(lane)
+        self._asked[lane.request] = opened, lane
         self._steps.began()
-        lane.queue = await self._llm.add_request(
-            f"{job.id}.{lane.choice}",
-            tokens_input(ask.ids),
-            ask.params,
-            lora_request=lora,
-            priority=job.urgency,
-        )
-        if self._lives(opened):
-            opened.lanes.append(lane)
-            self._stepped()  # Its first delta may be there already.
-        else:
+        await self._core.add(request)
+        if not self._lives(opened):
             self._drop([lane])
 
     def _lives(self, opened: _Open) -> bool:
@@ -219,23 +218,14 @@ class VllmEngine(Engine):
 
     # ---- outputs --------------------------------------------------------------------------------
 
-    def _stepped(self) -> None:
-        """A step is over: collect what it said, once this turn of the loop is done."""
-        if not self._collecting:
-            self._collecting = True
-            self._loop.call_soon(self._collect)
-
-    def _collect(self) -> None:
-        self._collecting = False
-        if self._closing or (self._watch is not None and self._watch.done()):
-            return
+    def _stepped(self, said: Sequence[Any]) -> None:
+        """Take all that a step said."""
         outputs: list[Output] = []
         over: list[Lane] = []
-        for opened in list(self._open.values()):
-            for lane in list(opened.lanes):
-                said = lane.queue.get_nowait()
-                if said is not None:
-                    self._take(opened, lane, said, outputs, over)
+        for one in said:
+            asked = self._asked.get(one.request_id)
+            if asked is not None:
+                self._take(*asked, one, outputs, over)
         self._drop(over)
         self._give(outputs)
 
@@ -247,17 +237,21 @@ class VllmEngine(Engine):
         except MillstreamError as error:
             self._fail(opened, error)
             return
-        if output is None and opened.prompt is not None:
-            output = Output(lane.job, [], "", [], choice=lane.choice)
-            output.logprobs = None if lane.logprobs is None else []
+        if opened.prompt is not None:
+            if output is None:
+                output = Output(lane.job, [], "", [], choice=lane.choice)
+                output.logprobs = None if lane.logprobs is None else []
+            if said.prefill_stats is not None:
+                cached = said.prefill_stats.num_cached_tokens
+                output.cached_tokens = min(cached, len(opened.prompt))
         if output is None:
             return
-        if opened.prompt is not None:
-            output.cached_tokens = min(said.num_cached_tokens or 0, len(opened.prompt))
         outputs.append(self._told(opened, output))
         if output.finish is not None:
             opened.lanes.remove(lane)
-            if not said.finished:
+            if said.finished:
+                del self._asked[lane.request]
+            else:
                 over.append(lane)
 
     def _told(self, opened: _Open, output: Output) -> Output:

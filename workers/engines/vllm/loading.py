@@ -89,6 +89,7 @@ def load(model: str, served_name: str, args: Mapping[str, str], steps: Steps) ->
             model_config.max_model_len,
             config.scheduler_config.max_num_seqs,
             exact,
+            config.scheduler_config.stream_interval,
         ),
         given.adapters,
         str(model_config.dtype).removeprefix("torch."),

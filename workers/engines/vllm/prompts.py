@@ -30,6 +30,7 @@ class Defaults:
         context: Tokens of prompt and answer together, at most.
         slots: Choices that run at once, at most.
         exact: Whether vLLM can be made to say delivered tokens again (see `replay`).
+        interval: Tokens that are told together.
     """
 
     sampling: Mapping[str, Any]
@@ -37,6 +38,7 @@ class Defaults:
     context: int
     slots: int
     exact: bool
+    interval: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Preparer:
             lane = Lane(
                 job.id, choice, TextStream(self._pieces, sampling.stop), self._pieces,
                 frozenset() if sampling.ignore_eos else self._defaults.eos, limit,
-                sampling.logprobs,
+                sampling.logprobs, self._defaults.interval,
             )  # fmt: skip
             ended = lane.replay(given)
             if ended is not None:
@@ -130,7 +132,6 @@ class Preparer:
             frequency_penalty=sampling.frequency_penalty,
             repetition_penalty=sampling.repetition_penalty,
             logprobs=sampling.logprobs,
-            flat_logprobs=True,
             ignore_eos=sampling.ignore_eos,
             max_tokens=lane.limit if again else lane.limit - len(delivered),
             structured_outputs=_structured(job.structured),

@@ -1,9 +1,8 @@
-"""What vLLM says of itself after each step, and the clock by which its deltas are collected."""
+"""What vLLM says of itself after each step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from vllm.v1.metrics.loggers import StatLoggerBase
@@ -11,10 +10,6 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 class Steps(StatLoggerBase):  # type: ignore[misc]  # vllm is untyped to mypy
     """Gets the scheduler's numbers after every step, on the event loop.
-
-    Args:
-        on_step: Called after each step, when every request's delta is in its queue; what it raises
-            would end vLLM's output task, so it does no work itself.
 
     Attributes:
         count: Steps so far.
@@ -24,8 +19,7 @@ class Steps(StatLoggerBase):  # type: ignore[misc]  # vllm is untyped to mypy
         seconds: From the step before to the latest one, without the time it was idle.
     """
 
-    def __init__(self, on_step: Callable[[], None]) -> None:
-        self._on_step = on_step
+    def __init__(self) -> None:
         self._last: float | None = None
         self.count = 0
         self.running = 0
@@ -56,7 +50,6 @@ class Steps(StatLoggerBase):  # type: ignore[misc]  # vllm is untyped to mypy
         if self._last is not None:
             self.seconds = now - self._last
         self._last = now if self.running else None
-        self._on_step()
 
     def began(self) -> None:
         """Work comes to an idle engine: its first step counts from here."""
@@ -78,7 +71,7 @@ class Batches(Steps):
     """
 
     def __init__(self) -> None:
-        super().__init__(lambda: None)
+        super().__init__()
         self.queued = 0
         self._came = 0
 
