@@ -13,7 +13,10 @@ from benchmarks.accounting import ROOT
 from benchmarks.hot import FUNCTIONS
 
 CALLS = 30_000
-LOAD_CALLS = {"gateway.request": 512, "gateway.burst": 1024, "gateway.token": 6400}
+LOAD_CALLS = {
+    "gateway.request": 512, "gateway.burst": 1024, "gateway.token": 6400,
+    "worker.request": 512, "worker.token": 12800, "worker.free": 19200,
+}  # fmt: skip
 FEW = 64
 """Calls of the run that is taken off: what is set up once, and tables that fill."""
 VALGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")

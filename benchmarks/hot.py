@@ -1,4 +1,4 @@
-"""What callgrind counts: hot pure functions, and whole requests inside a gateway without sockets.
+"""What callgrind counts: hot pure functions, and whole requests inside a gateway or a worker.
 
 python -m benchmarks.hot NAME CALLS
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.inside import LOADS
+from benchmarks import inside, inside_worker
 from gateway import encode
 from gateway.session import Session
 from shared import wire
@@ -57,6 +57,7 @@ FUNCTIONS = {
     "session.chunk": _session,
     "encode.delta": _delta,
 }
+LOADS = {**inside.LOADS, **inside_worker.LOADS}
 
 
 def main() -> int:

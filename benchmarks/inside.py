@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from hpack import Encoder
 from nats.aio.client import Client
@@ -21,6 +21,7 @@ from gateway.access.guard import guard
 from gateway.catalog import Catalog
 from gateway.door import Door
 from gateway.grpc.connection import GrpcProtocol
+from gateway.grpc.inbound import MOST_CALLS
 from gateway.link import Link
 from gateway.server import GrpcServer
 from gateway.service import InferenceService
@@ -33,6 +34,9 @@ from shared.ready import loop_factory
 _ASKED = re.compile(rb"HPUB \S+ (\S+) .*?Nats-Msg-Id: ([0-9A-Z]+)\.0", re.DOTALL)
 _ACKED = b'{"stream":"MS_REQ", "seq":7}'
 _CARD = wire.ModelCard("sim", "sim", 4096, 32000, "none", "sim", ("resume",), 1024)
+
+Loads: TypeAlias = dict[str, Callable[[int], Coroutine[Any, Any, None]]]
+"""By name, what makes so many calls."""
 
 
 class Sink(asyncio.Transport):
@@ -58,6 +62,18 @@ class Sink(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         """Everything is sent at once."""
         return 0
+
+    def pause_reading(self) -> None:
+        """Nothing comes unasked."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes unasked."""
+
+    def close(self) -> None:
+        """Stay open: no load ends its connection."""
+
+    def abort(self) -> None:
+        """Stay open: a client that only listens leaves pings unanswered, in a run of 15 s too."""
 
 
 class Inside:
@@ -110,7 +126,7 @@ class Inside:
             asked += frame(1, 0x4, self._stream, block) + frame(0, 0x1, self._stream, self._body)
             self._stream += 2
         self._protocol.data_received(asked)
-        await _turns()
+        await _turns(8 + count // MOST_CALLS)
         found = []
         acks, said = b"", b""
         for inbox, ulid in _ASKED.findall(self._nats.take()):
@@ -137,13 +153,14 @@ class Inside:
 
     async def request(self, count: int = 1) -> bytes:
         """So many requests of one token from call to trailers; what the client gets."""
+        before = self._server.calls_open
         said = b""
         for one in await self.begin(count):
             said += self.said(one, wire.encode_chunk(0, one[1], 0, [300], " 300", None, 0, None))
             said += self.said(one, wire.encode(wire.Done(0, one[1], (1,), ("length",), 1)))
         await self.deliver(said)
         answer = self._socket.take()
-        assert self._server.calls_open == 0
+        assert self._server.calls_open == before
         return answer
 
     async def token(self, requests: list[tuple[str, int]], index: int) -> bytes:
@@ -156,8 +173,8 @@ class Inside:
         return self._socket.take()
 
 
-async def _turns() -> None:
-    for _ in range(8):
+async def _turns(count: int = 8) -> None:
+    for _ in range(count):
         await asyncio.sleep(0)
 
 
@@ -187,15 +204,15 @@ async def tokens(calls: int) -> None:
         await inside.token(streams, index)
 
 
-LOADS: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {
+LOADS: Loads = {
     "gateway.request": requests, "gateway.burst": bursts, "gateway.token": tokens,
 }  # fmt: skip
 
 
-def cpu(name: str, calls: int) -> float:
-    """CPU microseconds a call of one of `LOADS`."""
+def cpu(name: str, calls: int, loads: Loads = LOADS) -> float:
+    """CPU microseconds a call of one of these loads."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(LOADS[name](min(calls, 256)))
+        runner.run(loads[name](min(calls, 256)))
         began = time.process_time()
-        runner.run(LOADS[name](calls))
+        runner.run(loads[name](calls))
         return (time.process_time() - began) / calls * 1e6
