@@ -168,6 +168,7 @@ class Fleet:
         worker = self.workers.get(frame.worker)
         if worker is None:
             return None
+        paused = now - worker.seen > SILENCE_LEAST
         self.heard(worker.id, now)
         before = worker.beat
         stepped = before is None or frame.steps != before.steps
@@ -175,6 +176,8 @@ class Fleet:
             if before is not None and before.running and stepped and self._attentive(now):
                 worker.longest_step[0] = max(worker.longest_step[0], now - worker.stepped)
             worker.stepped = now
+        elif paused:
+            worker.stepped = now  # All of the process stood still: its engine gets its time anew.
         if frame.running:
             worker.busy = now
         if worker.lost_cause == "hung" and (stepped or now - worker.busy > HUNG_REST):

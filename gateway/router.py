@@ -258,18 +258,14 @@ class Router:
         acked: list[tuple[int, tuple[int, ...]]] = []
         closed: list[int] = []
         for entry in digest.entries:
-            session = self.sessions.get(entry.request)
-            bound = session is not None and session.exec == entry.exec  # The usual case.
-            if session is not None and not bound and alive and not entry.ended:
-                bound = session.reprieve(entry.exec, now)
-                self._settle(session)
-            if session is not None and bound:
+            session = self._bound(entry, now, alive=alive)
+            if session is not None:
                 frontiers = session.listed(entry, digest.seq)
                 if any(frontiers):  # Of nothing there is nothing to forget.
                     acked.append((entry.exec, frontiers))
             elif entry.ended:
                 closed.append(entry.exec)
-            elif session is None or not session.may_return(entry.exec):
+            elif not self._may_return(entry):
                 cancel.append(entry.exec)
         if whole:
             for session in self._open.on(digest.worker).values():
@@ -282,6 +278,21 @@ class Router:
         if lost and alive:
             self._returned(digest.worker, now)
             self.on_models()
+
+    def _bound(self, entry: wire.DigestEntry, now: float, *, alive: bool) -> Session | None:
+        """The session that a listed exec may speak for; that of a fenced one may get it back."""
+        session = self.sessions.get(entry.request)
+        if session is None or session.exec == entry.exec:
+            return session
+        if not alive or entry.ended:
+            return None
+        bound = session.reprieve(entry.exec, now)
+        self._settle(session)
+        return session if bound else None
+
+    def _may_return(self, entry: wire.DigestEntry) -> bool:
+        session = self.sessions.get(entry.request)
+        return session is not None and session.may_return(entry.exec)
 
     # ---- verdicts and time ----------------------------------------------------------------------
 

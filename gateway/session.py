@@ -74,10 +74,10 @@ class Session:
     """
 
     __slots__ = (
-        "_accepted", "_audit_gap", "_claim_digest", "_listed", "_minted", "_outlet", "_published_at",
-        "_queue_limit", "_sequence", "_taken", "_wire", "answer", "attempt", "bound_at", "deadline",
-        "due", "exec", "fenced", "repeatable", "request", "resumable", "state", "suspects",
-        "worker",
+        "_accepted", "_audit_gap", "_claim_digest", "_listed", "_minted", "_outlet",
+        "_published_at", "_queue_limit", "_sequence", "_taken", "_wire", "answer", "attempt",
+        "bound_at", "deadline", "due", "exec", "fenced", "repeatable", "request", "resumable",
+        "state", "suspects", "worker",
     )  # fmt: skip
 
     def __init__(

@@ -24,6 +24,7 @@ MAX_FRAME = 64 * 2**10
 
 _PREFIX = Struct(">BI").pack
 _FRAME_HEADER = Struct(">BHBBI").pack
+_HEADER_SIZE = 9
 _ONE_MESSAGE = Struct(">BHBBIBI").pack
 """Both, where a frame carries one message."""
 
@@ -59,7 +60,8 @@ class ResponseWriter:
     """
 
     __slots__ = (
-        "_connection", "_h2", "_raw", "_request_id", "_sending", "_state", "_stream", "_transport",
+        "_connection", "_h2", "_may_write", "_raw", "_request_id", "_sending", "_sends", "_state",
+        "_stream", "_transport",
     )  # fmt: skip
 
     def __init__(self, stream: RpcStream) -> None:
@@ -70,7 +72,9 @@ class ResponseWriter:
         self._transport = self._raw._transport
         # None where the client has reset the call before its handler began.
         self._state = self._h2.streams.get(self._raw.id or 0)
+        self._may_write = self._connection.write_ready.is_set
         self._sending = asyncio.Lock()
+        self._sends = 0
         self._request_id = ""
 
     def begin_with_first(self, request_id: str) -> None:
@@ -124,13 +128,14 @@ class ResponseWriter:
         stream, h2, state = self._stream, self._h2, self._state
         if (
             not (stream._send_initial_metadata_done or self.begin())
-            or not self._connection.write_ready.is_set()
-            or self._sending.locked()
+            or self._sends
+            or not self._may_write()
             or not self._open()
         ):
             return False
         assert state is not None
-        size = sum([len(message) for message in messages]) + 5 * len(messages)
+        frame = _frame(state.stream_id, messages)
+        size = len(frame) - _HEADER_SIZE
         if (
             size > state.outbound_flow_control_window
             or size > h2.outbound_flow_control_window
@@ -143,7 +148,7 @@ class ResponseWriter:
         state.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
         h2.data_frames += 1
-        self._put(_frame(state.stream_id, messages))
+        self._put(frame)
         stream._send_message_done = True
         return True
 
@@ -153,16 +158,23 @@ class ResponseWriter:
         Raises:
             StreamTerminatedError: The stream or its connection has ended.
         """
-        async with self._sending:
-            if not self._stream._send_initial_metadata_done:
-                await self._send_headers()
-            data = memoryview(_prefixed(messages))
-            while data:
-                room = await self._room()
-                self._h2.send_data(self._raw.id or 0, data[:room])
-                self._transport.write(self._h2.data_to_send())
-                data = data[room:]
-            self._stream._send_message_done = True
+        self._sends += 1
+        try:
+            async with self._sending:
+                await self._send(messages)
+        finally:
+            self._sends -= 1
+
+    async def _send(self, messages: Sequence[bytes]) -> None:
+        if not self._stream._send_initial_metadata_done:
+            await self._send_headers()
+        data = memoryview(_prefixed(messages))
+        while data:
+            room = await self._room()
+            self._h2.send_data(self._raw.id or 0, data[:room])
+            self._transport.write(self._h2.data_to_send())
+            data = data[room:]
+        self._stream._send_message_done = True
 
     async def _send_headers(self) -> None:
         try:
@@ -195,7 +207,7 @@ class ResponseWriter:
         return (
             not self._stream._dispatch._listeners.get(event)
             and self._connection.write_ready.is_set()
-            and not self._sending.locked()
+            and not self._sends
             and not self._transport.is_closing()
         )
 

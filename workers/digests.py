@@ -51,4 +51,4 @@ class Round:
     @property
     def over(self) -> bool:
         """Whether everything is said."""
-        return 0 < self._first and self._place >= len(self._execs)
+        return self._first > 0 and self._place >= len(self._execs)

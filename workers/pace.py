@@ -8,6 +8,9 @@ nothing.
 from __future__ import annotations
 
 STUCK_AFTER = 1.0
+STALL = 0.25
+"""A look that comes so many seconds after the last: this whole process stood still, not its
+engine."""
 TRY_AGAIN = 10.0
 """Seconds of nothing in flight after which a stuck engine gets work again: one whose jobs were all
 taken away makes no step that would tell that it could."""
@@ -25,9 +28,13 @@ class Pace:
         self._steps = -1
         self._since = 0.0
         self._busy = 0.0
+        self._looked = 0.0
 
     def observe(self, steps: int, in_flight: int, now: float) -> None:
         """Take a look at the engine; called every tick."""
+        paused, self._looked = now - self._looked, now
+        if paused > STALL:
+            self._since = min(now, self._since + paused)
         if in_flight:
             self._busy = now
         if steps != self._steps or (self.stuck and now - self._busy > TRY_AGAIN):

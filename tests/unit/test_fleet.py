@@ -168,6 +168,20 @@ def test_a_hung_engine_without_work_is_tried_again() -> None:
     assert [verdict.cause for verdict in case.verdicts] == ["hung", "hung"]
 
 
+def test_a_worker_that_stood_still_as_a_whole_has_no_hung_engine() -> None:
+    case = Case("a")
+    case.run(2.0)
+    case.silence("a")
+    case.run(SILENCE_MOST + 0.2)
+    assert [verdict.cause for verdict in case.verdicts] == ["silent"]
+    case.stepping.clear()
+    case.beating.add("a")
+    case.answering.add("a")
+    case.run(0.3)
+    assert case.fleet.workers["a"].lost is None
+    assert len(case.verdicts) == 1
+
+
 def test_an_idle_engine_is_not_hung() -> None:
     case = Case("a")
     case.running = 0

@@ -34,3 +34,12 @@ def test_a_stuck_engine_whose_work_is_gone_is_tried_again() -> None:
     assert pace.stuck, "it may hang still"
     look(pace, 5, 0, now, 0.2)
     assert not pace.stuck
+
+
+def test_a_process_that_stood_still_does_not_blame_its_engine() -> None:
+    pace = Pace()
+    now = look(pace, 5, 1, 10.0, 0.1)
+    pace.observe(5, 64, now + 3.0)
+    assert not pace.stuck
+    look(pace, 5, 64, now + 3.0, STUCK_AFTER + 0.1)
+    assert pace.stuck, "it had its time"
