@@ -20,7 +20,7 @@ from benchmarks.gpu.points import Point, Shape, table
 from benchmarks.vllm_overhead.direct import Direct
 from benchmarks.vllm_overhead.openai import OpenAi
 from benchmarks.vllm_overhead.pipeline import Millstream
-from benchmarks.vllm_overhead.processes import Way, send
+from benchmarks.vllm_overhead.processes import Way, send, spent
 from workers import bundled
 
 SETTLE = 2.0
@@ -38,7 +38,10 @@ async def _measure(ways: Sequence[Way], given: argparse.Namespace) -> dict[str, 
             send(way.pids(), signal.SIGCONT)
             await asyncio.sleep(SETTLE)
             for place, shape in enumerate(shapes):
+                before = spent(way.every())
                 point = await way.load(shape)
+                after = spent(way.every())
+                point.cpu = {name: after[name] - before.get(name, 0.0) for name in after}
                 if round_:  # The first is for warming up.
                     found[way.name][place].append(point)
                     print(way.name, json.dumps(point.summary()), flush=True)

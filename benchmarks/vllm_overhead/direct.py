@@ -34,6 +34,8 @@ class Direct:
         """Its processes' ids."""
         return list(family(self._process.pid))
 
+    every = pids
+
     async def load(self, shape: Shape) -> Point:
         """Run a load."""
         assert self._process.stdin is not None

@@ -47,6 +47,8 @@ class OpenAi:
         """Its processes' ids."""
         return list(family(self._process.pid))
 
+    every = pids
+
     async def load(self, shape: Shape) -> Point:
         """Run a load, a connection a user."""
         answers: list[tuple[float, float, bytes]] = []

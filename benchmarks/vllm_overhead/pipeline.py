@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from benchmarks.gpu.pipeline import Pipeline
 from benchmarks.gpu.points import Point, Shape
 from benchmarks.http2 import Answer, Http2Client, messages
+from benchmarks.vllm_overhead.processes import family
 from millstream.v1 import inference_pb2 as pb
 
 PATH = "/millstream.v1.Inference/Generate"
@@ -32,7 +34,9 @@ class Millstream:
 
     def __enter__(self) -> Millstream:
         """Start it."""
+        others = set(family(os.getpid()))
         self._pipeline.__enter__()
+        self._every = [pid for pid in family(os.getpid()) if pid not in others]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,6 +46,10 @@ class Millstream:
     def pids(self) -> list[int]:
         """Its processes' ids, those without a clock in them: a stopped gateway would be lost."""
         return []
+
+    def every(self) -> list[int]:
+        """Ids of all its processes."""
+        return self._every
 
     async def load(self, shape: Shape) -> Point:
         """Run a load, all users on one connection."""

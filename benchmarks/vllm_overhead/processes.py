@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.accounting import cpu_seconds
 from benchmarks.gpu.points import Point, Shape
 
 ROOT = Path(__file__).resolve().parents[2]
+NOTICED = 0.1
+"""CPU seconds of a process that is worth a name: helpers of multiprocessing have less."""
 
 
 class Way(Protocol):
@@ -20,7 +23,10 @@ class Way(Protocol):
     name: str
 
     def pids(self) -> list[int]:
-        """Its processes' ids."""
+        """Ids of the processes that are stopped while it is not its turn."""
+
+    def every(self) -> list[int]:
+        """Ids of all its processes."""
 
     async def load(self, shape: Shape) -> Point:
         """Run a load."""
@@ -32,6 +38,26 @@ def family(pid: int) -> Iterator[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
             yield from family(int(child))
+
+
+def spent(pids: Sequence[int]) -> dict[str, float]:
+    """CPU seconds so far, by what the processes are."""
+    found: dict[str, float] = {}
+    for pid in pids:
+        seconds = cpu_seconds(pid)
+        if seconds > NOTICED:
+            name = _called(pid)
+            found[name] = found.get(name, 0.0) + seconds
+    return found
+
+
+def _called(pid: int) -> str:
+    """What a process is: vLLM gives its own a title, `python -m` runs all others of Python."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode().split("\0")
+    if words[0].startswith("VLLM::"):
+        return words[0].removeprefix("VLLM::").split("_")[0]
+    module = words[words.index("-m") + 1] if "-m" in words else words[0].rsplit("/", 1)[-1]
+    return module.rsplit(".", 1)[-1]
 
 
 def end(process: subprocess.Popen[Any]) -> None:
