@@ -100,7 +100,8 @@ class LeanClient(Client):
             False while disconnected or when 32 MiB wait already: nothing was sent, and whoever
             sends has it in a record, or says it again at its next tick.
         """
-        if not self.is_connected:
+        # The property, which knows of draining too, is two calls: not for every message.
+        if self._status != Client.CONNECTED and not self.is_connected:
             self.refused_sends += 1
             return False
         if headers:

@@ -17,6 +17,10 @@ class State(Enum):
     ENDED = auto()
 
 
+_NOTHING = Publisher(0, 0, ())
+"""The record until it is known what is asked for: without a choice, nothing is ever said in it."""
+
+
 class Execution:
     """What a worker knows of an exec.
 
@@ -66,7 +70,7 @@ class Execution:
         self.deadline: float | None = None
         self.deaths = 0
         self.waiting: wire.Request | None = None
-        self.publisher: Publisher | PartsPublisher = Publisher(attempt, exec_, ())
+        self.publisher: Publisher | PartsPublisher = _NOTHING
         self.begun: bytes | None = None
         self.reasons: list[str | None] = []
         self.tokens = 0

@@ -35,6 +35,8 @@ DEADLINE_GRACE = 0.05
 RECORD_MOST = 500_000
 """Unacknowledged tokens beyond which nothing is pulled; at twice as many the longest goes back."""
 
+_OF_AN_EXEC = (wire.Go, wire.Stop, wire.Later, wire.Resend)  # Made once, not for every frame.
+
 
 class Ledger:
     """The execs of one worker.
@@ -91,7 +93,7 @@ class Ledger:
     @property
     def full(self) -> bool:
         """Whether the records are so long that nothing more should be taken."""
-        return self.kept > RECORD_MOST
+        return self._speaker.kept > RECORD_MOST
 
     @property
     def at_work(self) -> int:
@@ -257,7 +259,7 @@ class Ledger:
 
     def on_control(self, frame: wire.Frame) -> None:
         """A frame on this worker's control subject."""
-        if isinstance(frame, wire.Go | wire.Stop | wire.Later | wire.Resend):
+        if isinstance(frame, _OF_AN_EXEC):
             execution = self.execs.get(frame.exec)
             if execution is not None:
                 self._on_exec(execution, frame)

@@ -14,6 +14,7 @@ worker can take it. Two modes:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from shared.subjects import CLASSES
 
@@ -61,6 +62,7 @@ class Pulls:
         self._floor = floor
         self._backlog = True
         self._not_before = 0.0
+        self._look = inf  # No open pull is over before.
 
     @property
     def asked(self) -> int:
@@ -109,8 +111,10 @@ class Pulls:
 
     def plan(self, free: int, now: float) -> list[Pull]:
         """What to ask for now, with `free` slots; called after every change and now and then."""
-        for pull in [pull for pull in self._open.values() if pull.until <= now]:
-            self._close(pull, filled=False)
+        if now >= self._look:
+            for pull in [pull for pull in self._open.values() if pull.until <= now]:
+                self._close(pull, filled=False)
+            self._look = min([pull.until for pull in self._open.values()], default=inf)
         if free <= 0 or now < self._not_before:
             return []
         if self._backlog:
@@ -148,7 +152,7 @@ class Pulls:
         room = free - sum(asked)
         pulls = []
         for urgency, share in enumerate(_SHARES):
-            want = max(1, int(free * share))
+            want = int(free * share) or 1
             missing = want - asked[urgency]
             if asked[urgency] == 0 or (missing * 2 >= want and room > 0):
                 size = max(1, min(missing, room))
@@ -161,4 +165,5 @@ class Pulls:
         until = now + (POLL_LIMIT if expires is None else expires + LATE)
         pull = Pull(self._next, urgency, batch, expires, batch, until)
         self._open[pull.number] = pull
+        self._look = min(self._look, until)
         return pull

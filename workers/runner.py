@@ -69,6 +69,7 @@ class Runner:
         self._settings = settings
         self._engine = engine
         self._bus = bus
+        self._send = bus.client.send  # What every token goes through.
         self._model = model
         self._died = died
         self._boot = boot
@@ -265,7 +266,7 @@ class Runner:
 
     def say(self, gateway: str, request_id: str, frame: bytes) -> None:
         """Publish on a request's reply subject."""
-        self._bus.publish(subjects.reply(gateway, request_id), frame)
+        self._send(subjects.reply(gateway, request_id), frame)
 
     def tell(self, gateway: str, frame: wire.Frame) -> None:
         """Publish on a gateway's own subject."""

@@ -50,9 +50,10 @@ class Speaker:
     def on_outputs(self, execs: Mapping[int, Execution], outputs: Sequence[Output]) -> None:
         """Publish what a step generated."""
         now = self._io.now()
+        ended = State.ENDED
         for output in outputs:
             execution = execs.get(output.job)
-            if execution is None or execution.state is State.ENDED:
+            if execution is None or execution.state is ended:
                 continue
             if output.prompt_ids is not None:
                 self._begun(execution, output)
@@ -64,15 +65,13 @@ class Speaker:
                 count = len(output.token_ids)
                 self.tokens += count
                 self.kept += count
+                logprobs = output.logprobs
                 publisher.add(
                     output.choice, output.token_ids, output.text, output.ends,
-                    _plain(output.logprobs),
+                    None if logprobs is None else _plain(logprobs),
                 )  # fmt: skip
-                if now - execution.sent_at >= COALESCE and not execution.dirty:
-                    execution.sent_at = now
-                    self.send(execution)
-                elif not execution.dirty:
-                    self._send_soon(execution)
+                if not execution.dirty:
+                    self._send_or_wait(execution, now)
             if output.error is not None:
                 self.fail(execution, output.error)
             elif output.finish is not None:
@@ -95,11 +94,8 @@ class Speaker:
         self.tokens += len(items)
         publisher.add(items)
         self.restrain(execution)
-        if now - execution.sent_at >= COALESCE and not execution.dirty:
-            execution.sent_at = now
-            self.send(execution)
-        elif not execution.dirty:
-            self._send_soon(execution)
+        if not execution.dirty:
+            self._send_or_wait(execution, now)
 
     def restrain(self, execution: Execution) -> None:
         """A function whose window is used up yields no more."""
@@ -130,7 +126,12 @@ class Speaker:
         for frame in execution.publisher.flush():
             self._io.say(execution.gateway, execution.request_id, frame)
 
-    def _send_soon(self, execution: Execution) -> None:
+    def _send_or_wait(self, execution: Execution, now: float) -> None:
+        """Send at once what comes after a pause; what follows closely waits to travel together."""
+        if now - execution.sent_at >= COALESCE:
+            execution.sent_at = now
+            self.send(execution)
+            return
         execution.dirty = True
         self._dirty.append(execution)
         if not self._flush_planned:
@@ -158,7 +159,8 @@ class Speaker:
         reasons = [reason for reason in execution.reasons if reason is not None]
         if len(reasons) < len(execution.reasons):
             return
-        self.send(execution)
+        if execution.dirty:
+            self.send(execution)
         done = wire.Done(
             execution.attempt, execution.exec, execution.publisher.totals, tuple(reasons),
             execution.tokens,
@@ -202,7 +204,5 @@ class Speaker:
             self.resend(execution, choice, 0, begun=choice == 0)
 
 
-def _plain(logprobs: Sequence[wire.TokenLogprobs] | None) -> list[Any] | None:
-    if logprobs is None:
-        return None
+def _plain(logprobs: Sequence[wire.TokenLogprobs]) -> list[Any]:
     return [(entry.logprob, entry.top) for entry in logprobs]

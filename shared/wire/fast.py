@@ -1,17 +1,77 @@
-"""Decoders made by hand, for what arrives by the thousand or wants more than checks of types.
+"""Decoders that are quicker than the generic ones, for what arrives by the thousand.
 
 The quick ones take the usual case apart themselves and leave every other, malformed bytes and
 those of other versions among them, to what `generic.py` makes: that one says what a frame is.
 `encode_chunk`, their counterpart, is in `codec.py`.
+
+Most look at the types of all values at once. Values that have just the types of their fields are
+what the generic decoder would hand on unchanged: it changes nested ones, and integers to floats.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from itertools import product
+from types import NoneType
+from typing import Any, TypeAlias
 
 from shared.wire.answer import Chunk, Parts
 from shared.wire.generic import WireError, check, decoder
+from shared.wire.request import Message, Request, Sampling, Structured
 from shared.wire.to_gateway import DigestEntry
+
+Decode: TypeAlias = Callable[[tuple[Any, ...], int], Any]
+Types: TypeAlias = tuple[type[Any], ...]
+
+_SCALARS: dict[str, type[Any]] = {one.__name__: one for one in (int, str, bytes, float, bool)}
+_HEAD: tuple[Types, ...] = ((int,), (int,))
+"""Of the version and the tag."""
+
+
+def quick(cls: type[Any], slow: Decode) -> Decode:
+    """What `slow` builds, in two thirds of the time, where `cls` has scalars and arrays of them.
+
+    Args:
+        cls: A frame's dataclass.
+        slow: Its generic decoder; returned as it is where `cls` holds more than that.
+    """
+    arrays: list[tuple[int, type[Any]]] = []
+    for place, field in enumerate(fields(cls), len(_HEAD)):
+        annotation = str(field.type)
+        item = annotation.removeprefix("tuple[").removesuffix(", ...]")
+        if item != annotation and item in _SCALARS:
+            arrays.append((place, _SCALARS[item]))
+        elif annotation.removesuffix(" | None") not in _SCALARS:
+            return slow
+    usual = _usual(cls, _HEAD)
+
+    def build(array: tuple[Any, ...], offset: int) -> Any:
+        if tuple(map(type, array)) not in usual:
+            return slow(array, offset)
+        for place, kind in arrays:
+            if not _all(kind, array[place]):
+                return slow(array, offset)
+        return cls(*array[offset:])
+
+    return build
+
+
+def _usual(cls: type[Any], head: tuple[Types, ...] = ()) -> frozenset[Types]:
+    """The types that an array of all fields has: what is no scalar is an array itself."""
+    kinds = []
+    for field in fields(cls):
+        annotation = str(field.type)
+        kind = _SCALARS.get(annotation.removesuffix(" | None"), tuple)
+        kinds.append((kind, NoneType) if annotation.endswith(" | None") else (kind,))
+    return frozenset(product(*head, *kinds))
+
+
+def _all(kind: type[Any], values: Iterable[Any]) -> bool:
+    for value in values:  # noqa: SIM110  # A generator for `all` takes twice as long.
+        if type(value) is not kind:
+            return False
+    return True
 
 
 def decode_chunk(array: tuple[Any, ...], _offset: int) -> Chunk:
@@ -56,6 +116,41 @@ def decode_parts(array: tuple[Any, ...], offset: int) -> Parts:
     return parts
 
 
+def decode_request(array: tuple[Any, ...], offset: int) -> Request:
+    """What `decoder(Request)` would build, in two thirds of the time, for most first attempts.
+
+    Raises:
+        WireError: A field is missing or wrong.
+    """
+    if tuple(map(type, array)) in _REQUESTS:
+        (
+            _, _, id_, attempt, gateway, request_id, model, prompt, messages, token_ids, sampling,
+            urgency, delivered, fingerprint, labels, traceparent, tenant, structured, adapter,
+            deaths, call, metadata, after_items, after_parts, untaken,
+        ) = array  # fmt: skip
+        if (
+            structured is None
+            and not (delivered or labels or metadata)
+            and tuple(map(type, sampling)) in _SAMPLINGS
+            and _all(str, sampling[_STOP])
+            and (token_ids is None or _all(int, token_ids))
+            and (messages is None or all([_is_message(one) for one in messages]))  # noqa: C419
+        ):
+            if messages is not None:
+                messages = tuple([Message(*one) for one in messages])
+            return Request(
+                id_, attempt, gateway, request_id, model, prompt, messages, token_ids,
+                Sampling(*sampling), urgency, delivered, fingerprint, labels, traceparent, tenant,
+                structured, adapter, deaths, call, metadata, after_items, after_parts, untaken,
+            )  # fmt: skip
+    request: Request = _generic_request(array, offset)
+    return request
+
+
+def _is_message(value: Any) -> bool:
+    return type(value) is tuple and tuple(map(type, value)) == (str, str)
+
+
 def digest_entry(value: Any) -> DigestEntry:
     """What `check(DigestEntry)` would build, in half the time: a digest has one an exec.
 
@@ -76,6 +171,13 @@ def digest_entry(value: Any) -> DigestEntry:
     return entry
 
 
+_REQUESTS = _usual(Request, _HEAD)
+_SAMPLINGS = _usual(Sampling)
+_STOP = [field.name for field in fields(Sampling)].index("stop")
+
 _generic_chunk = decoder(Chunk, {})
-_generic_parts = decoder(Parts, {})
+_generic_parts = quick(Parts, decoder(Parts, {}))
+_generic_request = decoder(
+    Request, {one.__name__: check(one) for one in (Message, Sampling, Structured)}
+)
 _generic_entry = check(DigestEntry)

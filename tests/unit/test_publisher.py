@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,15 +34,39 @@ def test_tokens_given_together_travel_together() -> None:
 
 def test_what_is_acknowledged_is_forgotten() -> None:
     publisher = Publisher(0, 7, (0, 0))
-    for token in range(4):
+    add(publisher, 0)
+    assert publisher.acknowledge((1, 0)) == 0, "nothing was sent yet"
+    for token in range(1, 4):
+        publisher.flush()
         add(publisher, token)
     add(publisher, 9, choice=1)
-    assert publisher.acknowledge((4, 1)) == 0, "nothing was sent yet"
     publisher.flush()
     assert publisher.kept == 5
     assert publisher.acknowledge((3, 0)) == 3
     assert publisher.kept == 2
     assert [chunk.index for chunk in chunks(publisher.resend(0, 0))] == [3]
+
+
+def test_what_travelled_together_is_kept_until_all_of_it_is_acknowledged() -> None:
+    publisher = Publisher(0, 7, (0,))
+    for token in range(4):
+        add(publisher, token)
+    publisher.flush()
+    assert publisher.acknowledge((3,)) == 0
+    assert publisher.kept == 4
+    (chunk,) = chunks(publisher.resend(0, 3))
+    assert (chunk.index, chunk.stop) == (0, 4), "the gateway cuts off what it has"
+    assert publisher.acknowledge((4,)) == 4
+    assert publisher.kept == 0
+
+
+def test_log_probabilities_travel_with_their_tokens() -> None:
+    publisher = Publisher(0, 7, (0,))
+    for token in range(3):
+        publisher.add(0, [token], "x", [1], [(-1.0 * token, ())])
+    (chunk,) = chunks(publisher.flush())
+    assert chunk.logprobs == ((0.0, ()), (-1.0, ()), (-2.0, ()))
+    assert chunks(publisher.resend(0, 0)) == [chunk]
 
 
 @pytest.mark.parametrize(("choice", "index", "expected"), [
@@ -89,3 +115,48 @@ def test_however_it_is_grouped_the_record_says_the_same(
             assert chunk.text[begin:end] == f" {token}"
             tokens[chunk.index + place] = token
     assert [tokens[index] for index in range(start, len(whole))] == whole[start:]
+
+
+def _read(into: dict[int, int], frames: list[bytes]) -> None:
+    """Enter the tokens of some chunks by index: what is said twice must be the same."""
+    for chunk in chunks(frames):
+        begin = 0
+        for place, (token, end) in enumerate(
+            zip(chunk.token_ids, chunk.ends or (len(chunk.text),), strict=True), chunk.index
+        ):
+            assert chunk.text[begin:end] == f" {token}"
+            assert into.setdefault(place, token) == token
+            begin = end
+
+
+@patch("workers.publisher.MOST_TOKENS", 5)
+@given(data=st.data())
+def test_the_record_is_what_was_sent_and_not_acknowledged(data: st.DataObject) -> None:
+    publisher = Publisher(0, 7, (0,))
+    told: dict[int, int] = {}
+    stops, given, sent, kept, known = [0], 0, 0, 0, 0
+    for _ in range(data.draw(st.integers(1, 30))):
+        match data.draw(st.sampled_from(["add", "add", "add", "flush", "acknowledge", "resend"])):
+            case "add":
+                count = data.draw(st.sampled_from([1, 1, 1, 3, 6]))
+                add(publisher, *range(given, given + count))
+                given, kept = given + count, kept + count
+            case "flush":
+                frames = publisher.flush()
+                stops += [chunk.stop for chunk in chunks(frames)]
+                _read(told, frames)
+                sent = given
+            case "acknowledge":
+                frontier = data.draw(st.integers(0, given))
+                known = max(known, min(frontier, sent))
+                kept -= publisher.acknowledge((frontier,))
+            case "resend":
+                again: dict[int, int] = {}
+                start = data.draw(st.integers(0, given))
+                _read(again, publisher.resend(0, start))
+                assert again.keys() <= set(range(sent))
+                assert again.keys() >= set(range(max(start, known), sent))
+        assert publisher.kept == kept
+        assert given - kept == max(stop for stop in stops if stop <= known), "whole chunks"
+    _read(told, publisher.flush())
+    assert told == {index: index for index in range(given)}

@@ -122,6 +122,7 @@ def test_what_is_asked_stays_in_bounds(slots: int, seed: int) -> None:
         free = slots - running
         for pull in pulls.plan(free, now):
             open_[pull.number] = pull.urgency
+        assert all(pull.until > now for pull in pulls._open.values())
         assert pulls.asked <= max(slots, 0) + 4
         if free > 0:
             assert pulls.asked > 0

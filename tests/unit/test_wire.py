@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from collections.abc import Callable
+from dataclasses import MISSING, fields, replace
 from typing import Any
+from unittest.mock import patch
 
 import msgpack
 import pytest
@@ -9,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import wire
+from shared.wire import fast
+from shared.wire.generic import check, decoder
+from shared.wire.tags import NESTED
 
 CARD = wire.ModelCard("m", "sim", 10, 20, "none", "f", ("resume",), 4)
 
@@ -157,6 +162,86 @@ def test_no_fields_do_worse_than_be_refused(tag: int, values: list[Any]) -> None
     except wire.WireError:
         return
     assert type(frame) is wire.TAGS[tag]
+
+
+SLOW = {
+    tag: decoder(cls, {one.__name__: check(one) for one in NESTED})
+    for tag, cls in wire.TAGS.items()
+    if cls not in (wire.Chunk, wire.Parts)  # Theirs refuse more than the generic ones.
+}  # fmt: skip
+FIRST = wire.Request(
+    "R", 0, "g", "n", "m", None, (wire.Message("user", "hi"),), None,
+    wire.Sampling(temperature=0.5, stop=("x",), seed=3),
+)  # fmt: skip
+USUAL: list[tuple[wire.Frame, bool]] = [
+    (wire.Go(7, None), True),
+    (wire.Go(7, 1500), True),
+    (wire.Claim(1, 7, "w", 3), True),
+    (wire.Begun(0, 7, b"\1\0\0\0", 2, "f"), True),
+    (wire.Done(0, 7, (2, 3), ("stop", "length"), 5), True),
+    (wire.Closed((7, 8)), True),
+    (FIRST, True),
+    (replace(FIRST, prompt="hi", messages=None), True),
+    (replace(FIRST, token_ids=(1, 2), messages=None), True),
+    (replace(FIRST, messages=None, call=b"c", sampling=wire.Sampling()), True),
+    (replace(FIRST, delivered=((1,),), fingerprint="f"), False),
+    (replace(FIRST, labels=(("a", "b"),)), False),
+    (replace(FIRST, structured=wire.Structured("regex", "x")), False),
+    (replace(FIRST, sampling=wire.Sampling(temperature=1)), False),
+]
+"""Frames, and whether the quick decoder needs no help with them."""
+
+
+def _outcome(read: Callable[[], wire.Frame]) -> str:
+    try:
+        return repr(read())  # 1, 1.0 and True are equal, but not the same.
+    except wire.WireError as error:
+        return f"refused: {error}"
+
+
+def _read_slowly(array: list[Any]) -> str:
+    plain = msgpack.unpackb(msgpack.packb(array), use_list=False)
+    return _outcome(lambda: SLOW[plain[1]](plain, 2))
+
+
+@pytest.mark.parametrize(("frame", "alone"), USUAL)
+def test_quick_decoders_do_the_usual_alone(frame: wire.Frame, alone: bool) -> None:
+    helped: list[int] = []
+
+    def slow(array: tuple[Any, ...], offset: int) -> wire.Frame:
+        helped.append(offset)
+        return SLOW[array[1]](array, offset)  # type: ignore[no-any-return]
+
+    array = msgpack.unpackb(wire.encode(frame), use_list=False)
+    with patch("shared.wire.fast._generic_request", slow):
+        read = fast.decode_request if array[1] == 40 else fast.quick(type(frame), slow)
+        assert read(array, 2) == frame
+    assert (not helped) == alone
+    assert _outcome(lambda: wire.decode(wire.encode(frame))) == _read_slowly([*array])
+
+
+_changed = st.one_of(
+    _plain, st.floats(allow_nan=False), st.sampled_from([True, 1, 1.0, "", b"", [], None])
+)
+
+
+@given(st.data())
+def test_quick_and_generic_decoders_agree_on_everything(data: st.DataObject) -> None:
+    frames = [frame for frame, _ in USUAL] + [frame for frame, _ in GOLDEN.values()]
+    known = [frame for frame in frames if not isinstance(frame, wire.Chunk | wire.Parts)]
+    array = msgpack.unpackb(wire.encode(data.draw(st.sampled_from(known))))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(2, len(array)))
+        inner = array[place] if place < len(array) else None
+        if place == len(array):
+            array.append(data.draw(_changed))
+        elif isinstance(inner, list) and inner and data.draw(st.booleans()):
+            inner[data.draw(st.integers(0, len(inner) - 1))] = data.draw(_changed)
+        elif data.draw(st.integers(0, 5)) == 0:
+            del array[place:]
+        else:
+            array[place] = data.draw(_changed)
+    assert _outcome(lambda: wire.decode(msgpack.packb(array))) == _read_slowly(array)
 
 
 def test_the_fast_path_of_chunks_is_the_slow_one() -> None:
