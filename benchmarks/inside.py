@@ -21,7 +21,6 @@ from gateway.access.guard import guard
 from gateway.catalog import Catalog
 from gateway.door import Door
 from gateway.grpc.connection import GrpcProtocol
-from gateway.grpc.inbound import MOST_CALLS
 from gateway.link import Link
 from gateway.server import GrpcServer
 from gateway.service import InferenceService
@@ -62,12 +61,6 @@ class Sink(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         """Everything is sent at once."""
         return 0
-
-    def pause_reading(self) -> None:
-        """Nothing comes unasked."""
-
-    def resume_reading(self) -> None:
-        """Nothing comes unasked."""
 
     def close(self) -> None:
         """Stay open: no load ends its connection."""
@@ -126,7 +119,7 @@ class Inside:
             asked += frame(1, 0x4, self._stream, block) + frame(0, 0x1, self._stream, self._body)
             self._stream += 2
         self._protocol.data_received(asked)
-        await _turns(8 + count // MOST_CALLS)
+        await _turns()
         found = []
         acks, said = b"", b""
         for inbox, ulid in _ASKED.findall(self._nats.take()):
@@ -173,8 +166,8 @@ class Inside:
         return self._socket.take()
 
 
-async def _turns(count: int = 8) -> None:
-    for _ in range(count):
+async def _turns() -> None:
+    for _ in range(8):
         await asyncio.sleep(0)
 
 

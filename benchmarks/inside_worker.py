@@ -212,7 +212,6 @@ async def worker() -> AsyncIterator[Inside]:
             "workers.intake", time=clock, ensure_streams=_exist, ensure_consumers=_exist
         ),
         patch("workers.runner.time", clock),
-        patch("shared.natsio.monotonic", clock.monotonic),
     ):
         inside = Inside(clock)
         await inside.start()

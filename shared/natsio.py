@@ -19,7 +19,6 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import structlog
@@ -35,10 +34,9 @@ Handler = Callable[[bytes, bytes, bytes, bytes], None]
 
 MAX_CONTROL_LINE = 4096
 MAX_UNSENT = 32 * 1024 * 1024
-LONGEST = 0.0005
-"""Seconds that a message may wait for company: the first of a burst must not wait for the last."""
-LOOK_EVERY = 8
-"""Messages between two looks at the clock."""
+MOST_JOINED = 64
+"""So many messages go out together; the first of a burst must not wait for the last. With 16, paced
+streams cost worker and broker an eighth more; with time as the bound, bursts a third."""
 LAZY = 0.005
 RETRY_SOON = 0.1
 SOON = 16
@@ -63,7 +61,6 @@ class LeanClient(Client):
         self.handler_errors = 0
         self.refused_sends = 0
         self._unsent: list[bytes] = []
-        self._since = 0.0
         self._flush_scheduled = False
         self._flush_planned = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,8 +110,7 @@ class LeanClient(Client):
             self._unsent.append(b"".join((line, payload, b"\r\n")))
         if not self._flush_scheduled:
             self._plan_flush(lazy=lazy)
-        elif not len(self._unsent) % LOOK_EVERY and monotonic() - self._since > LONGEST:
-            self._since = monotonic()
+        elif len(self._unsent) >= MOST_JOINED:
             self.flush_now()
         return True
 
@@ -123,7 +119,6 @@ class LeanClient(Client):
             self._loop = asyncio.get_running_loop()
         if not lazy:
             self._flush_scheduled = True
-            self._since = monotonic()
             self._loop.call_soon(self._loop.call_soon, self._end_turn)
         elif not self._flush_planned:
             self._flush_planned = True

@@ -109,8 +109,6 @@ class GrpcProtocol(H2Protocol):
 
     connection: ServerConnection
     processor: ServerEvents
-    _h2: QuickH2
-    _transport: JoinedTransport
 
     def __init__(self, state: ServerState) -> None:
         self.calls = Calls(state, self._on_idle)
@@ -120,7 +118,6 @@ class GrpcProtocol(H2Protocol):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._heard_at = self._asked_at = self._loop.time()
         self._deaf = False
-        self._paused = False
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.drained: asyncio.Future[None] = self._loop.create_future()
 
@@ -149,23 +146,6 @@ class GrpcProtocol(H2Protocol):
         if self._deaf:
             return
         self._heard_at = self._loop.time()
-        self._feed(self._h2.unread + data if self._h2.unread else data)
-        if self._h2.unread and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-            self._loop.call_soon(self._feed_rest)
-
-    def _feed_rest(self) -> None:
-        """Go on with a read of many calls, after what these have to do."""
-        if not self._deaf:
-            self._feed(self._h2.unread)
-        if self._h2.unread and not self._deaf:
-            self._loop.call_soon(self._feed_rest)
-        else:
-            self._paused = False
-            self._transport.resume_reading()
-
-    def _feed(self, data: bytes) -> None:
         refused = self._h2.streams_refused
         try:
             events = self._h2.receive_data(data)

@@ -21,9 +21,6 @@ from gateway.grpc.limits import Limits
 if TYPE_CHECKING:
     from h2._typing import Buffer
 
-MOST_CALLS = 8
-"""Calls of one read that begin together. The first of a burst get to the workers while the next are
-still being read; else all wait for the last."""
 MOST_BLOCKS = 64
 LONGEST_BLOCK = 512
 _HEADER = Struct(">BHBBI").unpack_from
@@ -34,29 +31,21 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class QuickH2(GuardedH2):
-    """Server side of one HTTP/2 connection; the headers of a known block come as one tuple.
-
-    Attributes:
-        unread: What `receive_data` left of a read with many calls: give it back, before any other
-            bytes, in another turn of the event loop.
-    """
+    """Server side of one HTTP/2 connection; the headers of a known block come as one tuple."""
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._blocks: dict[bytes, Headers] = {}
         self._table: tuple[int, int, object] = (0, 0, None)
-        self.unread = b""
 
     def receive_data(self, data: Buffer) -> list[Event]:
-        """Feed received bytes: all but `unread`."""
-        self.unread = b""
+        """Feed received bytes."""
         buffer = self.incoming_buffer
         if buffer._data or buffer._preamble_len or buffer._headers_buffer:
             return super().receive_data(data)
         whole = bytes(data)
         events: list[Event] = []
         position, end = 0, len(whole)
-        calls = 0
         while end - position >= 9:
             high, low, kind, flags, stream_id = _HEADER(whole, position)
             stream_id &= MAX_STREAM_ID  # The bit above it is reserved, and ignored.
@@ -67,10 +56,6 @@ class QuickH2(GuardedH2):
             if kind == _DATA and flags <= _END_STREAM:
                 quick = self._data_frame(stream_id, whole[position + 9 : stop], flags)
             elif kind == _HEADERS and flags == _END_HEADERS:
-                if calls == MOST_CALLS:
-                    self.unread = whole[position:]
-                    return events
-                calls += 1
                 block = whole[position + 9 : stop]
                 quick = self._headers_frame(stream_id, block)
                 if quick is None:

@@ -71,15 +71,6 @@ class JoinedTransport(asyncio.Transport):
         self._planned = False
         self.flush()
 
-    def pause_reading(self) -> None:
-        """Let what arrives wait in the socket."""
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read again."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-
     def get_write_buffer_size(self) -> int:
         """Bytes that wait here or for the socket."""
         return self._size + self._transport.get_write_buffer_size()

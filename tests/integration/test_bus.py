@@ -12,10 +12,9 @@ import pytest
 from nats.aio.client import Server
 
 from millstream.nats_server import NatsServer
-from shared import natsio
 from shared.bus import Bus, BusOptions, parse_puback
 from shared.errors import Overloaded, RequestTooLarge, Unavailable
-from shared.natsio import LOOK_EVERY, SOON, next_server
+from shared.natsio import MOST_JOINED, SOON, next_server
 from shared.streams import ensure_streams
 from tests.faults.harness import until
 
@@ -198,14 +197,11 @@ async def test_a_lazy_message_waits_for_company_and_not_for_long(
     await until(lambda: got == [b"1", b"2", b"3"], "it arrives alone")
 
 
-async def test_a_burst_is_not_held_back_to_its_end(
-    bus: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(natsio, "LONGEST", 0.0)
+async def test_a_burst_is_not_held_back_to_its_end(bus: Bus) -> None:
     got: list[bytes] = []
     bus.listen("x", collect(got))
     await bus.start()
-    sent = [str(number).encode() for number in range(2 * LOOK_EVERY + 1)]
+    sent = [str(number).encode() for number in range(2 * MOST_JOINED + 1)]
     for data in sent:
         assert bus.publish("x", data)
     assert len(bus.client._unsent) == 1
