@@ -43,6 +43,13 @@ class Named(Protocol):
         """Send the headers if they are not sent."""
 
 
+class Answering(Writer, Protocol):
+    """A client's connection whose answer ends with trailers."""
+
+    def finish(self) -> bool:
+        """Send those of an answer that went well; False is for whoever serves the call."""
+
+
 class Flusher:
     """Writes what a turn of the event loop delivered, one write a client, at its end."""
 
@@ -78,6 +85,10 @@ def _nobody_to_tell(_error: MillstreamError) -> None:
     pass
 
 
+def _nothing_to_add() -> None:
+    pass
+
+
 class Buffered(TextOnly):
     """What waits for one client.
 
@@ -85,26 +96,34 @@ class Buffered(TextOnly):
         writer: The client's connection.
         flusher: Shared by all clients of the gateway.
         overflowed: Called when the client has not read for so long that its buffer is full.
+        conclude: Called when all of an answer that went well is written: what it adds travels
+            along, and waits for no task.
 
     Attributes:
         tokens: How many were delivered.
     """
 
     __slots__ = (
-        "_dirty", "_ended", "_error", "_flusher", "_overflowed", "_size", "_unsent", "_wake",
-        "_writer", "tokens",
+        "_conclude", "_dirty", "_ended", "_error", "_flusher", "_overflowed", "_size", "_unsent",
+        "_wake", "_well", "_writer", "tokens",
     )  # fmt: skip
 
     def __init__(
-        self, writer: Writer, flusher: Flusher, overflowed: Callable[[MillstreamError], None]
+        self,
+        writer: Writer,
+        flusher: Flusher,
+        overflowed: Callable[[MillstreamError], None],
+        conclude: Callable[[], object] = _nothing_to_add,
     ) -> None:
         self._writer = writer
+        self._conclude = conclude
         self._flusher = flusher
         self._overflowed = overflowed
         self._unsent: list[bytes] = []
         self._size = 0
         self._dirty = False
         self._ended = False
+        self._well = False
         self._error: MillstreamError | None = None
         self._wake = asyncio.Event()
         self.tokens = 0
@@ -139,6 +158,12 @@ class Buffered(TextOnly):
         if self._unsent and self._writer.write(self._unsent):
             self._unsent = []
             self._size = 0
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """End the answer, or leave to `run` what remains to be done."""
+        if self._well and not self._unsent:
+            self._conclude()
         if self._unsent or self._ended:
             self._wake.set()
 
@@ -150,6 +175,7 @@ class Buffered(TextOnly):
     def abandon(self) -> None:
         """The client is gone: nothing is written any more, and `run` returns."""
         self._unsent = []
+        self._well = False
         self._end()
 
     def _put(self, message: bytes) -> None:
@@ -164,6 +190,11 @@ class Buffered(TextOnly):
                     f"the client left {self._size} bytes unread: read faster or ask for less"
                 )
             )
+
+    def _complete(self) -> None:
+        """Nothing follows, and nothing went wrong."""
+        self._well = True
+        self._end()
 
     def _end(self) -> None:
         self._ended = True
@@ -189,11 +220,11 @@ class GenerateOutlet(Buffered):
         self,
         request_id: str,
         model: str,
-        writer: Writer,
+        writer: Answering,
         flusher: Flusher,
         overflowed: Callable[[MillstreamError], None],
     ) -> None:
-        super().__init__(writer, flusher, overflowed)
+        super().__init__(writer, flusher, overflowed, writer.finish)
         self._request_id = request_id
         self._model = model
 
@@ -241,7 +272,7 @@ class GenerateOutlet(Buffered):
                 for index, reason in enumerate(summary.reasons)
             )
         self._put(pb.GenerateResponse(finished=finished).SerializeToString())
-        self._end()
+        self._complete()
 
 
 def _logprobs(entry: tuple[float, Sequence[tuple[int, str, float]]]) -> pb.TokenLogprobs:

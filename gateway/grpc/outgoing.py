@@ -3,8 +3,8 @@
 uvloop tries the socket at every `write`, and each of many streams writes its own frame: the send
 was a third of a paced token's cost. Joined without bound, the first answer of a burst would wait
 for the last one, so a batch goes out once its first write has waited for `LONGEST`: that is one
-answer or a hundred, as they cost. The end of a turn is taken to be that of the next one: then what
-a task has to add that this turn woke travels along, such as the trailers of an answer.
+answer or a hundred, as they cost. At the latest it goes out before the tasks that this turn woke:
+what they have to tidy up is nothing that others should wait for.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class JoinedTransport(asyncio.Transport):
             self.flush()
         elif not self._planned:
             self._planned = True
-            self._loop.call_soon(self._loop.call_soon, self._end_turn)
+            self._loop.call_soon(self._end_turn)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send all of these."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.outlet import Buffered, Flusher, Writer
+from gateway.outlet import Answering, Buffered, Flusher
 from gateway.ports import Summary
 from shared import wire
 from shared.errors import InternalError, MillstreamError
@@ -70,12 +70,12 @@ class CallOutlet(ItemsOnly, Buffered):
 
     def __init__(
         self,
-        writer: Writer,
+        writer: Answering,
         flusher: Flusher,
         fail: Callable[[MillstreamError], None],
         convert: Convert | None = None,
     ) -> None:
-        super().__init__(writer, flusher, fail)
+        super().__init__(writer, flusher, fail, writer.finish)
         self._convert = convert
         self._sent = 0
         self.taken: Callable[[int], None] = untold
@@ -103,7 +103,7 @@ class CallOutlet(ItemsOnly, Buffered):
 
     def finished(self, summary: Summary) -> None:
         """The last item was given."""
-        self._end()
+        self._complete()
 
     def flush(self) -> None:
         """Write what waits, or wake `run` where that cannot be done at once."""
@@ -111,8 +111,7 @@ class CallOutlet(ItemsOnly, Buffered):
         if self._unsent and self._writer.write(self._unsent):
             written, self._unsent = self._unsent, []
             self._wrote(written)
-        if self._unsent or self._ended:
-            self._wake.set()
+        self._go_on()
 
     async def run(self) -> None:
         """Write until the session ends; the flush does what it can, this what must wait.

@@ -23,6 +23,11 @@ class Client:
         if reads:
             self.reads.set()
         self.writes: list[list[bytes]] = []
+        self.finished = False
+
+    def finish(self) -> bool:
+        self.finished = self.reads.is_set()
+        return self.finished
 
     def write(self, messages: Sequence[bytes]) -> bool:
         if not self.reads.is_set():
@@ -62,6 +67,27 @@ async def test_items_of_one_turn_are_one_write_and_taken_at_once() -> None:
     await rig.outlet.run()
     assert rig.client.writes == [[b"a", b"b", b"c"]]
     assert rig.taken == [3]
+
+
+async def test_an_answer_that_went_well_ends_with_its_last_item() -> None:
+    rig = Rig()
+    rig.outlet.items(0, [b"a"], 0)
+    rig.outlet.finished(END)
+    await asyncio.sleep(0)
+    assert rig.client.finished, "no task had to run for it"
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_no_other_answer_ends_well(reads: bool) -> None:
+    rig = Rig(reads=reads)
+    rig.outlet.items(0, [b"a"], 0)
+    if reads:
+        rig.outlet.failed(EngineError("broken"))
+    else:
+        rig.outlet.finished(END)
+        rig.outlet.abandon()
+    await asyncio.sleep(0)
+    assert not rig.client.finished
 
 
 async def test_items_are_converted_before_they_wait() -> None:
