@@ -41,7 +41,7 @@ SCENARIOS = (
     Scenario("paced", Load(64, 64, 250, pace_ms=20), Load(64, 64, 10, pace_ms=20)),
     Scenario(
         "many",
-        Load(500, 500, 60, connections=8, pace_ms=50),
+        Load(500, 500, 200, connections=8, pace_ms=50),
         Load(500, 500, 4, connections=8, pace_ms=50),
     ),
 )

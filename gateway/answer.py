@@ -110,10 +110,11 @@ class Answer:
         Returns:
             True where nothing is missing and nothing waits: the usual case.
         """
-        if not 0 <= chunk.choice < len(self.lanes):
+        lanes, choice = self.lanes, chunk.choice
+        if not 0 <= choice < len(lanes):
             self._count("malformed")
             return False
-        lane = self.lanes[chunk.choice]
+        lane = lanes[choice]
         if chunk.index == lane.frontier and self.begun is not None:
             self._deliver(lane, chunk, now)
             if self.gap_since is None and self.done is None:

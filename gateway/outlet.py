@@ -158,14 +158,14 @@ class Buffered(TextOnly):
         if self._unsent and self._writer.write(self._unsent):
             self._unsent = []
             self._size = 0
-        self._go_on()
+        if self._unsent or self._ended:
+            self._go_on()
 
     def _go_on(self) -> None:
-        """End the answer, or leave to `run` what remains to be done."""
+        """End the answer where all is written, and leave to `run` what remains to be done."""
         if self._well and not self._unsent:
             self._conclude()
-        if self._unsent or self._ended:
-            self._wake.set()
+        self._wake.set()
 
     def failed(self, error: MillstreamError) -> None:
         """The request failed; what was delivered before is written first."""

@@ -40,6 +40,10 @@ class State(Enum):
     ENDED = auto()
 
 
+_BOUND = State.BOUND
+"""Looked up once: a member of an enum costs as much as a call, and it is asked for each token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fenced:
     """The exec that lost the right to speak.
@@ -231,7 +235,7 @@ class Session:
         Returns:
             True in the usual case: it was the next one, and nothing is due.
         """
-        if chunk.exec != self.exec or self.state is not State.BOUND:
+        if chunk.exec != self.exec or self.state is not _BOUND:
             self._stray(chunk.exec, chunk.attempt)
         elif self.answer.on_chunk(chunk, now):
             return self.due is None

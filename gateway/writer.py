@@ -28,6 +28,7 @@ _HEADER_SIZE = 9
 _ONE_MESSAGE = Struct(">BHBBIBI").pack
 """Both, where a frame carries one message."""
 
+_SERVER_OPEN = ConnectionState.SERVER_OPEN
 _SENDABLE = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
 
 
@@ -125,15 +126,18 @@ class ResponseWriter:
             while a flow-control window or the socket's buffer has no room for all of them, and
             not after the stream's end.
         """
-        stream, h2, state = self._stream, self._h2, self._state
+        stream, h2, state, transport = self._stream, self._h2, self._state, self._transport
         if (
             not (stream._send_initial_metadata_done or self.begin())
             or self._sends
+            or state is None
             or not self._may_write()
-            or not self._open()
+            # What `_open` asks, without a call a token.
+            or state.state_machine.state not in _SENDABLE
+            or h2.state_machine.state is not _SERVER_OPEN
+            or transport.is_closing()
         ):
             return False
-        assert state is not None
         frame = _frame(state.stream_id, messages)
         size = len(frame) - _HEADER_SIZE
         if (
@@ -148,7 +152,9 @@ class ResponseWriter:
         state.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
         h2.data_frames += 1
-        self._put(frame)
+        if h2._data_to_send:
+            self._connection.flush()  # Frames that h2 has ready come first.
+        transport.write(frame)
         stream._send_message_done = True
         return True
 
@@ -216,7 +222,7 @@ class ResponseWriter:
         return (
             state is not None
             and state.state_machine.state in _SENDABLE
-            and self._h2.state_machine.state is ConnectionState.SERVER_OPEN
+            and self._h2.state_machine.state is _SERVER_OPEN
             and not self._transport.is_closing()
         )
 

@@ -111,7 +111,8 @@ class CallOutlet(ItemsOnly, Buffered):
         if self._unsent and self._writer.write(self._unsent):
             written, self._unsent = self._unsent, []
             self._wrote(written)
-        self._go_on()
+        if self._unsent or self._ended:
+            self._go_on()
 
     async def run(self) -> None:
         """Write until the session ends; the flush does what it can, this what must wait.
