@@ -62,6 +62,8 @@ class Job:
 class Output:
     """What one step, or several, added to one choice of one job.
 
+    Its lists belong to whoever takes it, who may add to them.
+
     Attributes:
         job: The job's id.
         token_ids: New tokens in order. A token whose text may belong to a stop string is held
