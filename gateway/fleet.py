@@ -168,7 +168,7 @@ class Fleet:
         worker = self.workers.get(frame.worker)
         if worker is None:
             return None
-        paused = now - worker.seen > SILENCE_LEAST
+        paused = now - worker.seen > max(SILENCE_LEAST, 2 * max(worker.longest_gap))
         self.heard(worker.id, now)
         before = worker.beat
         stepped = before is None or frame.steps != before.steps

@@ -77,8 +77,15 @@ class Flusher:
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
-        for outlet in dirty:
-            outlet.flush()
+        begun = 0
+        try:
+            for outlet in dirty:
+                begun += 1
+                outlet.flush()
+        finally:
+            if begun < len(dirty):  # One of them failed; the others must not wait for ever.
+                self._dirty[:0] = dirty[begun:]
+                self._loop.call_soon(self._flush)
 
 
 def _nobody_to_tell(_error: MillstreamError) -> None:
@@ -192,8 +199,8 @@ class Buffered(TextOnly):
             )
 
     def _complete(self) -> None:
-        """Nothing follows, and nothing went wrong."""
-        self._well = True
+        """Nothing follows, and nothing went wrong, unless the outlet itself said so."""
+        self._well = self._error is None
         self._end()
 
     def _end(self) -> None:

@@ -238,7 +238,7 @@ class Session:
         if chunk.exec != self.exec or self.state is not _BOUND:
             self._stray(chunk.exec, chunk.attempt)
         elif self.answer.on_chunk(chunk, now):
-            return self.due is None
+            return self.due is None and self.state is _BOUND  # Its outlet may have failed it.
         else:
             self._after(now)
         return False
@@ -258,6 +258,8 @@ class Session:
     def _after(self, now: float) -> None:
         """The answer moved on: end it if it is complete, else look again while a gap is open."""
         answer = self.answer
+        if self.state is not State.BOUND:
+            return  # Its outlet failed it meanwhile.
         if answer.complete:
             self._finish(now)
         elif answer.gap_since is None:

@@ -24,7 +24,7 @@ MAX_FRAME = 64 * 2**10
 
 _PREFIX = Struct(">BI").pack
 _FRAME_HEADER = Struct(">BHBBI").pack
-_HEADER_SIZE = 9
+_PREFIX_SIZE = 5
 _ONE_MESSAGE = Struct(">BHBBIBI").pack
 """Both, where a frame carries one message."""
 
@@ -40,7 +40,7 @@ def _frame(stream_id: int, messages: Sequence[bytes]) -> bytes:
     """One DATA frame (type 0) without flags; its length takes 24 bits."""
     if len(messages) == 1:  # A token of a paced stream.
         length = len(messages[0])
-        size = length + 5
+        size = length + _PREFIX_SIZE
         return _ONE_MESSAGE(size >> 16, size & 0xFFFF, 0, 0, stream_id, 0, length) + messages[0]
     data = _prefixed(messages)
     size = len(data)
@@ -138,8 +138,7 @@ class ResponseWriter:
             or transport.is_closing()
         ):
             return False
-        frame = _frame(state.stream_id, messages)
-        size = len(frame) - _HEADER_SIZE
+        size = sum(map(len, messages)) + _PREFIX_SIZE * len(messages)
         if (
             size > state.outbound_flow_control_window
             or size > h2.outbound_flow_control_window
@@ -154,7 +153,7 @@ class ResponseWriter:
         h2.data_frames += 1
         if h2._data_to_send:
             self._connection.flush()  # Frames that h2 has ready come first.
-        transport.write(frame)
+        transport.write(_frame(state.stream_id, messages))
         stream._send_message_done = True
         return True
 

@@ -441,9 +441,10 @@ class Ledger:
         for execution in [e for e in self._unclosed.values() if e.terminal_due <= now]:
             self._speaker.repeat(execution, now)
         self._lapse(self._peers.lapsed(now))
+        number = self._digest + 1  # One for all: the numbers of a round must have no gap.
         for peer, round_ in self._peers.due(now):
-            self._digest += 1
-            self._io.tell(peer.name, round_.slice(self.worker, self._digest, peer.execs))
+            self._digest = number
+            self._io.tell(peer.name, round_.slice(self.worker, number, peer.execs))
         if self.kept > 2 * RECORD_MOST:
             self._shed()
 

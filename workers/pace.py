@@ -29,12 +29,15 @@ class Pace:
         self._since = 0.0
         self._busy = 0.0
         self._looked = 0.0
+        self._stood = False
 
     def observe(self, steps: int, in_flight: int, now: float) -> None:
         """Take a look at the engine; called every tick."""
         paused, self._looked = now - self._looked, now
-        if paused > STALL:
+        stood = paused > STALL
+        if stood and not self._stood:  # Looks that always come late are no excuse.
             self._since = min(now, self._since + paused)
+        self._stood = stood
         if in_flight:
             self._busy = now
         if steps != self._steps or (self.stuck and now - self._busy > TRY_AGAIN):

@@ -53,6 +53,17 @@ async def test_both_paths_send_the_same_bytes() -> None:
     assert received == [b"".join(framed(message) for message in messages)] * 3
 
 
+async def test_what_no_frame_can_hold_is_left_to_send() -> None:
+    async def huge(stream: Any) -> None:
+        writer = ResponseWriter(stream)
+        await writer.send([])
+        assert not writer.write([bytes(2**24)])
+        assert not writer.write([bytes(2**23)] * 2)
+
+    async with serving(probe(huge)) as (_, port), Peer.connected(port) as peer:
+        assert (await peer.status(peer.call("/test.Probe/Stream")))["grpc-status"] == "0"
+
+
 async def test_write_refuses_exactly_at_the_window_and_send_waits() -> None:
     refused = asyncio.Event()
     sent = []

@@ -22,8 +22,9 @@ PERIOD = 0.02
 class Case:
     """A fleet whose broker echoes at once, and workers that beat while told to."""
 
-    def __init__(self, *workers: str) -> None:
+    def __init__(self, *workers: str, beat_every: float = 0.1) -> None:
         self.fleet, self.now = Fleet(), 50.0
+        self.beat_every = beat_every
         self.beating = set(workers)
         self.answering = set(workers)
         self.steps = dict.fromkeys(workers, WARM_STEPS)
@@ -40,7 +41,7 @@ class Case:
         while self.now < until:
             self.now += period
             if self.now >= self._due:
-                self._due = self.now + 0.1
+                self._due = self.now + self.beat_every
                 self.beat()
             for item in self.fleet.check(self.now):
                 if isinstance(item, Verdict):
@@ -180,6 +181,14 @@ def test_a_worker_that_stood_still_as_a_whole_has_no_hung_engine() -> None:
     case.run(0.3)
     assert case.fleet.workers["a"].lost is None
     assert len(case.verdicts) == 1
+
+
+@pytest.mark.parametrize("beat_every", [0.1, 0.5, 1.0])
+def test_rare_heartbeats_do_not_excuse_a_hung_engine(beat_every: float) -> None:
+    case = Case("a", beat_every=beat_every)
+    case.run(20.0)
+    case.stepping.clear()
+    assert [verdict.cause for verdict in case.run(0.4 + 5 * beat_every)] == ["hung"]
 
 
 def test_an_idle_engine_is_not_hung() -> None:

@@ -90,6 +90,33 @@ async def test_no_other_answer_ends_well(reads: bool) -> None:
     assert not rig.client.finished
 
 
+async def test_what_failed_does_not_end_well_after_all() -> None:
+    rig = Rig()
+    rig.outlet.failed(EngineError("broken"))
+    rig.outlet.finished(END)
+    await asyncio.sleep(0)
+    assert not rig.client.finished
+
+
+async def test_an_outlet_that_breaks_holds_up_no_other() -> None:
+    faults: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    flusher, client = Flusher(), Client(reads=True)
+
+    class Broken(Client):
+        def write(self, messages: Sequence[bytes]) -> bool:
+            raise ValueError("broken")
+
+    outlets = [CallOutlet(one, flusher, lambda _: None) for one in (Broken(reads=True), client)]
+    for outlet in outlets:
+        outlet.items(0, [b"a"], 0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert client.got == [b"a"]
+    assert len(faults) == 1
+
+
 async def test_items_are_converted_before_they_wait() -> None:
     rig = Rig(upper=True)
     rig.outlet.items(0, [b"a"], 0)

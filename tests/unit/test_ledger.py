@@ -292,6 +292,26 @@ def test_a_long_digest_goes_out_in_slices() -> None:
     ]  # fmt: skip
 
 
+def test_the_slices_of_a_round_follow_each_other_whoever_else_is_told() -> None:
+    case = Case()
+    for number in range(150):
+        case.ledger.on_control(wire.Go(case.take(f"R{number}"), None))
+    told: list[tuple[str, int]] = []
+
+    def tell(gateway: str, frame: wire.Frame) -> None:
+        if isinstance(frame, wire.Digest):
+            told.append((gateway, frame.seq))
+
+    case.io.tell = tell  # type: ignore[method-assign]
+    for _ in range(200):
+        case.ledger.on_gateway_beat(wire.GatewayBeat("other"))
+        case.wait(0.02)
+    mine = [seq for gateway, seq in told if gateway == "g"]
+    assert len({gateway for gateway, _ in told}) == 2
+    rounds = [mine[place : place + 3] for place in range(0, len(mine) - 2, 3)]
+    assert all(last - first == 2 for first, _, last in rounds), rounds
+
+
 def test_a_stall_of_this_process_is_held_against_nobody() -> None:
     case = Case()
     exec_ = case.take()
