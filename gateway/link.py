@@ -102,7 +102,8 @@ class Link:
     def _beat(self) -> None:
         self._beat_at = asyncio.get_running_loop().time()
         self._bus.publish(
-            subjects.gateway_beat(self._gateway), wire.encode(wire.GatewayBeat(self._gateway))
+            subjects.gateway_beat(self._gateway),
+            wire.encode(wire.GatewayBeat(self._gateway, slices=True)),
         )
         horizon = time.monotonic() - DEAD_BEATS * BEAT_EVERY
         for name in [name for name, seen in self.peers.items() if seen < horizon]:

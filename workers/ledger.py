@@ -347,7 +347,7 @@ class Ledger:
 
     def on_gateway_beat(self, beat: wire.GatewayBeat) -> None:
         """A gateway lives, or says good-bye."""
-        self._peers.heard(beat.gateway, self._io.now(), gone=beat.gone)
+        self._peers.heard(beat, self._io.now())
 
     # ---- what the engine says -------------------------------------------------------------------
 

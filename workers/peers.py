@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from shared import wire
 from workers.digests import SLICE, Round
 from workers.execution import Execution
 
@@ -34,9 +35,10 @@ class Peer:
         execs: What runs for it, or has ended and is not closed.
         proven: Whether it was ever heard, or is only named by a request.
         round: The digest that it is being told.
+        slices: Whether it takes a digest in slices.
     """
 
-    __slots__ = ("answered", "digest_due", "execs", "heard", "name", "proven", "round")
+    __slots__ = ("answered", "digest_due", "execs", "heard", "name", "proven", "round", "slices")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -46,6 +48,7 @@ class Peer:
         self.execs: dict[int, Execution] = {}
         self.proven = False
         self.round: Round | None = None
+        self.slices = False
 
 
 class Peers:
@@ -70,11 +73,12 @@ class Peers:
             peer = self._peers[name] = Peer(name, now)
         return peer
 
-    def heard(self, name: str, now: float, *, gone: bool = False) -> None:
+    def heard(self, beat: wire.GatewayBeat, now: float) -> None:
         """A gateway lives, or says good-bye."""
-        peer = self.meet(name, now)
-        peer.proven = not gone
-        peer.heard = now - LEASE - 1.0 if gone else now
+        peer = self.meet(beat.gateway, now)
+        peer.proven = not beat.gone
+        peer.slices = beat.slices
+        peer.heard = now - LEASE - 1.0 if beat.gone else now
 
     def standing(self, name: str, now: float) -> Standing:
         """How a gateway stands; one never heard of is met, and lives until it proves silent."""
@@ -129,7 +133,8 @@ class Peers:
             begins = now >= peer.digest_due and (peer.execs or now - peer.heard < LEASE)
             if peer.round is None and begins:
                 peer.digest_due = now + DIGEST_EVERY
-                peer.round = Round([*peer.execs.values()], self._slice)
+                execs = [*peer.execs.values()]
+                peer.round = Round(execs, self._slice if peer.slices else len(execs))
             if peer.round is not None:
                 yield peer, peer.round
                 if peer.round.over:

@@ -88,7 +88,14 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class GatewayBeat:
-    """A gateway lives, on ms.gwhb.<gateway>, every 500 ms; `gone` on a clean stop."""
+    """A gateway lives, on ms.gwhb.<gateway>, every 500 ms.
+
+    Attributes:
+        gateway: Its id.
+        gone: It stops, cleanly.
+        slices: It takes a long `Digest` in slices, which earlier ones would take for all.
+    """
 
     gateway: str
     gone: bool = False
+    slices: bool = False

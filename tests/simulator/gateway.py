@@ -80,7 +80,7 @@ class Gateway(Member):
         pause = self.router.tick()
         if self.now() >= self._beat:
             self._beat = self.now() + GATEWAY_BEAT
-            self.send(subjects.gateway_beat(self.name), wire.GatewayBeat(self.name))
+            self.send(subjects.gateway_beat(self.name), wire.GatewayBeat(self.name, slices=True))
         return pause + self.world.random.uniform(0.0, LATE)
 
     # ---- router.Io ------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class Case:
         self.ledger = Ledger("w", BOOT, self.io)
         self.ledger.fingerprint = "print"
         self._taken = 0
+        self.slices = True
         self.beat()
 
     def take(
@@ -93,7 +94,7 @@ class Case:
         return (BOOT << 31) + self._taken
 
     def beat(self) -> None:
-        self.ledger.on_gateway_beat(wire.GatewayBeat("g"))
+        self.ledger.on_gateway_beat(wire.GatewayBeat("g", slices=self.slices))
 
     def wait(self, seconds: float, *, beats: bool = True) -> None:
         until = self.io.time + seconds
@@ -292,6 +293,17 @@ def test_a_long_digest_goes_out_in_slices() -> None:
     ]  # fmt: skip
 
 
+def test_a_gateway_that_knows_no_slices_gets_all_in_one() -> None:
+    case = Case()
+    case.slices = False
+    for number in range(150):
+        case.ledger.on_control(wire.Go(case.take(f"R{number}"), None))
+    case.wait(DIGEST_EVERY + 0.2)
+    digests = [frame for frame in case.io.told if isinstance(frame, wire.Digest)]
+    assert len(digests[-1].entries) == 150
+    assert digests[-1].last
+
+
 def test_the_slices_of_a_round_follow_each_other_whoever_else_is_told() -> None:
     case = Case()
     for number in range(150):
@@ -304,7 +316,7 @@ def test_the_slices_of_a_round_follow_each_other_whoever_else_is_told() -> None:
 
     case.io.tell = tell  # type: ignore[method-assign]
     for _ in range(200):
-        case.ledger.on_gateway_beat(wire.GatewayBeat("other"))
+        case.ledger.on_gateway_beat(wire.GatewayBeat("other", slices=True))
         case.wait(0.02)
     mine = [seq for gateway, seq in told if gateway == "g"]
     assert len({gateway for gateway, _ in told}) == 2

@@ -58,7 +58,7 @@ GOLDEN: dict[str, tuple[wire.Frame, str]] = {
         "9a0117a17709a16ea57265616479a16d99a16da373696d0a14a46e6f6e65a166"
         "91a6726573756d6504c400a0a3732f31",
     ),
-    "gateway_beat": (wire.GatewayBeat("g"), "940118a167c2"),
+    "gateway_beat": (wire.GatewayBeat("g"), "950118a167c2c2"),
     "ended": (wire.Ended(7), "93011907"),
     "echo": (wire.Echo(5), "93011a05"),
     "cancel_ask": (wire.CancelAsk("t", "r"), "94011ea174a172"),

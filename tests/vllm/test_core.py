@@ -111,3 +111,27 @@ def test_tokens_are_told_together_where_vllm_is_told_to() -> None:
         output = lane.take(said)
         texts.append(output.text if output else "")
     assert texts == ["a", "", "", "bcd", "", "", "efg", "", "hi"]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_what_cannot_be_read_costs_one_job_and_no_other(
+    driver: VllmDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = changed(GREEDY, max_tokens=30, ignore_eos=True)
+    jobs = [driver.submit(sampling=sampling) for _ in range(3)]
+    for job in jobs:
+        await driver.answers[job].begun.wait()
+    odd = relay.engine._open[jobs[1]].lanes[0].stream
+    push = TextStream.push
+
+    def broken(self: TextStream, *arguments: Any, **options: Any) -> bool:
+        if self is odd:
+            raise IndexError("odd token")
+        return push(self, *arguments, **options)
+
+    monkeypatch.setattr(TextStream, "push", broken)
+    for job in jobs:
+        await driver.end(job)
+    assert "odd token" in str(driver.answers[jobs[1]].error)
+    assert [driver.answers[job].error for job in (jobs[0], jobs[2])] == [None, None]
+    assert [len(driver.answers[job].choices[0].ids) for job in (jobs[0], jobs[2])] == [30, 30]

@@ -78,11 +78,6 @@ class Lane:
                 raise EngineError(f"vLLM ended the request: {reason}")
         return self._output(finish)
 
-    @property
-    def done_in_vllm(self) -> bool:
-        """Whether vLLM ends the request by itself where we do: not at a stop string."""
-        return not self.stream.stopped
-
     def _add(
         self, token: int, logprobs: TokenLogprobs | None, *, delivered: bool = False
     ) -> str | None:

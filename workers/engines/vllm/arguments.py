@@ -23,6 +23,8 @@ OWN = {
     "served_model_name": "give the flag --served-name instead",
     "max_num_queued_reqs": _QUEUE,
     "max_num_queued_tokens": _QUEUE,
+    "disable_log_stats": "the worker has metrics, see --metrics-port",
+    "otlp_traces_endpoint": "the worker traces its requests, see OTEL_EXPORTER_OTLP_ENDPOINT",
 }
 """Arguments of vLLM whose part is played elsewhere, and where."""
 
@@ -72,9 +74,9 @@ def parse(model: str, args: Mapping[str, str]) -> Arguments:
         values.setdefault("enable_lora", True)
         values.setdefault("max_loras", len(adapters))
         values.setdefault("max_lora_rank", _rank(adapters))
-    # Urgency has its meaning inside vLLM too; its periodic log lines are the worker's metrics.
+    # Urgency has its meaning inside vLLM too; its statistics are the worker's metrics.
     values.setdefault("scheduling_policy", "priority")
-    values.setdefault("disable_log_stats", True)
+    values["disable_log_stats"] = True
     try:
         return Arguments(AsyncEngineArgs(model=model, **values), adapters)
     except (ValueError, TypeError) as error:

@@ -85,11 +85,11 @@ class VllmEngine(Engine):
         self._preparer = Preparer(self._here, loaded.pieces, defaults)
         self._core = Core(self._llm, self._steps, self._stepped)
         self._watch = await self._core.start()
+        self._watch.add_done_callback(self._ended)
         if loaded.ends:
             await self._llm.collective_rpc(ending.METHOD, args=(os.getpid(),))
         for name, adapter in loaded.adapters.items():
             await self._load_adapter(name, adapter)
-        self._watch.add_done_callback(self._ended)
 
     async def _load_adapter(self, name: str, adapter: LoRARequest) -> None:
         """Load one now: with its first request it would take others' time, or the engine down."""
@@ -236,6 +236,9 @@ class VllmEngine(Engine):
             output = lane.take(said)
         except MillstreamError as error:
             self._fail(opened, error)
+            return
+        except Exception as error:  # Of what vLLM says; one job's fault is no other's.
+            self._fail(opened, EngineError(f"reading vLLM's output: {error!r}"))
             return
         if opened.prompt is not None:
             if output is None:
