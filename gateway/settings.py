@@ -34,7 +34,12 @@ class GatewaySettings(ProcessSettings):
     max_streams: int = Field(
         4096, ge=1, le=1_000_000, description="concurrent streams a connection may open"
     )
-    max_queue: int = Field(1000, ge=1, description="requests that may wait, a model and class")
+    max_queue: int = Field(
+        1000,
+        ge=1,
+        description="requests that may wait, a model and class; gateways share the queues, and "
+        "the one that connected last sets it",
+    )
     max_queue_seconds: float = Field(
         60.0, gt=0, allow_inf_nan=False, description="how long one without a deadline may wait"
     )
