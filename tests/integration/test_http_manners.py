@@ -125,10 +125,10 @@ async def test_a_slow_reader_is_bounded_and_told(app: App, monkeypatch: pytest.M
     # Sixteen choices with log probabilities are many bytes.
     asked = {**LONG, "model": "fast", "stream": True, "n": 16, "logprobs": True}
     await http.send("POST", CHAT, {**asked, "top_logprobs": 1})
-    await eventually(lambda: len(app.link.router.sessions) == 1)
+    head = await http.head()  # It has begun.
     await eventually(lambda: not app.link.router.sessions, within=20.0)
     last = Event()
-    async for event in http.events(await http.head()):
+    async for event in http.events(head):
         last = event
     http.abort()
     assert last.data["error"]["code"] == "overloaded"
