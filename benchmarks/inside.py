@@ -32,7 +32,7 @@ from shared.ready import loop_factory
 
 _ASKED = re.compile(rb"HPUB \S+ (\S+) .*?Nats-Msg-Id: ([0-9A-Z]+)\.0", re.DOTALL)
 _ACKED = b'{"stream":"MS_REQ", "seq":7}'
-_CARD = wire.ModelCard("sim", "sim", 4096, 32000, "none", "sim", ("resume",), 1024)
+CARD = wire.ModelCard("sim", "sim", 4096, 32000, "none", "sim", ("resume",), 1024)
 
 Loads: TypeAlias = dict[str, Callable[[int], Coroutine[Any, Any, None]]]
 """By name, what makes so many calls."""
@@ -84,7 +84,7 @@ class Inside:
         handlers = {"": self._bus._on_reply, **dict(self._bus._listeners)}
         self._sids = dict(zip(handlers, range(1, 100), strict=False))
         client.handlers = dict(zip(self._sids.values(), handlers.values(), strict=True))
-        link.router.on_announce(wire.Announce("w", 1, "w", "ready", "sim", _CARD))
+        link.router.on_announce(wire.Announce("w", 1, "w", "ready", "sim", CARD))
         catalog = Catalog(link.router.fleet)
         access = Access(None)
         door = Door("gw", link, catalog, access)

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from benchmarks.inside import CARD
 from shared import wire
 from workers.engines.base import Engine, Job, Observation, Sink
 
 BOOT = 1 << 31
-CARD = wire.ModelCard("sim", "sim", 4096, 32000, "none", "sim", ("resume",), 1024)
 
 
 class Clock:

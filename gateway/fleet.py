@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shared import wire
+from shared.ticks import TICK
 
 SILENCE_LEAST = 0.3
 SILENCE_MOST = 2.0
 SILENCE_FACTOR = 4.0
 PROBE_LIMIT = 0.1
-CHECK_EVERY = 0.02
-"""Seconds between two checks while a verdict is near: so a pause of this gateway's own shows."""
 LAG_LIMIT = 0.05
 LAG_MEMORY = 0.3
 HUNG_LEAST = 0.4
@@ -127,14 +126,12 @@ class Fleet:
         workers: By id.
         boots: Worker ids by the upper bits of their execs.
         stalled: Seconds that the latest `check` came too late.
-        uneasy: Whether a worker is silent, and was asked whether it lives.
     """
 
     def __init__(self) -> None:
         self.workers: dict[str, Worker] = {}
         self.boots: dict[int, str] = {}
         self.stalled = 0.0
-        self.uneasy = False
         self._quiet_until = 0.0
         self._planned: float | None = None
         self._nonce = 0
@@ -205,8 +202,11 @@ class Fleet:
 
     def _attentive(self, now: float) -> bool:
         """Whether a pause was the worker's: not if this gateway was away or stood still itself."""
-        late = now - self._planned if self._planned is not None else 0.0
-        return now >= self._quiet_until and late < LAG_LIMIT
+        return now >= self._quiet_until and self._late(now) < LAG_LIMIT
+
+    def _late(self, now: float) -> float:
+        """Seconds by which a check comes later than planned."""
+        return now - self._planned if self._planned is not None else 0.0
 
     def echo(self, nonce: int, now: float) -> None:
         """This gateway's own message came back through the broker."""
@@ -249,7 +249,7 @@ class Fleet:
             A `Verdict`; a (worker, nonce) to probe; or a nonce to send to oneself through the
             broker.
         """
-        late = now - self._planned if self._planned is not None else 0.0
+        late = self._late(now)
         self.stalled = late if late > LAG_LIMIT else 0.0
         if self.stalled:
             self._quiet_until = max(self._quiet_until, now + LAG_MEMORY)
@@ -282,15 +282,14 @@ class Fleet:
         A check that comes later than planned tells that this gateway stood still. While a worker
         is asked whether it lives, checks are close: a pause between two of them would go unseen.
         """
-        self.uneasy = False
         for worker in self.workers.values():
             if worker.lost is None:
-                self.uneasy = self.uneasy or worker.probed is not None
                 at = min(at, worker.seen + worker.silence_limit() - PROBE_LIMIT)
+                if worker.probed is not None:
+                    at = now
                 if worker.busy_now:
                     at = min(at, worker.stepped + worker.step_limit())
-        soonest = now + CHECK_EVERY
-        self._planned = soonest if self.uneasy else max(soonest, at)
+        self._planned = max(now + TICK, at)
         return self._planned
 
     @staticmethod

@@ -59,7 +59,7 @@ class Link:
         self.peers: dict[str, float] = {}
         self._own = subjects.gateway(gateway)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._beat_at = 0.0
+        self._beat_due = 0.0
         self._preparing: asyncio.Task[None] | None = None
         self.on_ready: Callable[[bool], None] = lambda _ready: None
 
@@ -80,14 +80,11 @@ class Link:
     async def serve(self) -> None:
         """Connect and keep time until cancelled."""
         await self._bus.start()
-        loop = asyncio.get_running_loop()
         while True:
             pause = self.router.tick()
-            beat_due = self._beat_at + BEAT_EVERY - loop.time()
-            if beat_due <= 0.0:
+            if self.now() >= self._beat_due:
                 self._beat()
-                beat_due = BEAT_EVERY
-            await asyncio.sleep(min(pause, beat_due))
+            await asyncio.sleep(min(pause, self._beat_due - self.now()))
 
     async def close(self) -> None:
         """Say good-bye and leave."""
@@ -100,12 +97,13 @@ class Link:
         await self._bus.close()
 
     def _beat(self) -> None:
-        self._beat_at = asyncio.get_running_loop().time()
+        now = self.now()
+        self._beat_due = now + BEAT_EVERY
         self._bus.publish(
             subjects.gateway_beat(self._gateway),
             wire.encode(wire.GatewayBeat(self._gateway, slices=True)),
         )
-        horizon = time.monotonic() - DEAD_BEATS * BEAT_EVERY
+        horizon = now - DEAD_BEATS * BEAT_EVERY
         for name in [name for name, seen in self.peers.items() if seen < horizon]:
             del self.peers[name]
 

@@ -112,7 +112,7 @@ class Buffered(TextOnly):
 
     __slots__ = (
         "_conclude", "_dirty", "_ended", "_error", "_flusher", "_overflowed", "_size", "_unsent",
-        "_wake", "_well", "_writer", "tokens",
+        "_wake", "_writer", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -130,7 +130,6 @@ class Buffered(TextOnly):
         self._size = 0
         self._dirty = False
         self._ended = False
-        self._well = False
         self._error: MillstreamError | None = None
         self._wake = asyncio.Event()
         self.tokens = 0
@@ -170,7 +169,7 @@ class Buffered(TextOnly):
 
     def _go_on(self) -> None:
         """End the answer where all is written, and leave to `run` what remains to be done."""
-        if self._well and not self._unsent:
+        if self._ended and self._error is None and not self._unsent:
             self._conclude()
         self._wake.set()
 
@@ -182,7 +181,7 @@ class Buffered(TextOnly):
     def abandon(self) -> None:
         """The client is gone: nothing is written any more, and `run` returns."""
         self._unsent = []
-        self._well = False
+        self._conclude = _nothing_to_add
         self._end()
 
     def _put(self, message: bytes) -> None:
@@ -197,11 +196,6 @@ class Buffered(TextOnly):
                     f"the client left {self._size} bytes unread: read faster or ask for less"
                 )
             )
-
-    def _complete(self) -> None:
-        """Nothing follows, and nothing went wrong, unless the outlet itself said so."""
-        self._well = self._error is None
-        self._end()
 
     def _end(self) -> None:
         self._ended = True
@@ -279,7 +273,7 @@ class GenerateOutlet(Buffered):
                 for index, reason in enumerate(summary.reasons)
             )
         self._put(pb.GenerateResponse(finished=finished).SerializeToString())
-        self._complete()
+        self._end()
 
 
 def _logprobs(entry: tuple[float, Sequence[tuple[int, str, float]]]) -> pb.TokenLogprobs:

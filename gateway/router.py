@@ -17,11 +17,11 @@ from gateway.sessions import Sessions
 from gateway.suspects import Suspects
 from shared import wire
 from shared.errors import MillstreamError, PoisonRequest, Unavailable
+from shared.ticks import TICK, pause
 
-TICK = 0.02
 TICK_MOST = 0.1
-"""Seconds between two ticks, while something is due soon and otherwise: a tick wakes the process,
-which on a quiet machine costs as much as ten tokens."""
+"""Seconds between two ticks while nothing is due: a tick wakes the process, which on a quiet
+machine costs as much as ten tokens."""
 ASK_EVERY = 0.1
 ORPHAN_LIMIT = 2.0
 LATER_MS = 100
@@ -336,7 +336,7 @@ class Router:
         if len(self._orders) or self._orphans:
             return TICK
         dues = [session.due for session in self._open.alert() if session.due is not None]
-        return max(TICK, min(TICK_MOST, min(dues, default=now + TICK_MOST) - now))
+        return pause(dues, now, TICK_MOST)
 
     def _tick(self, now: float) -> None:
         for item in self.fleet.check(now):

@@ -78,10 +78,10 @@ class Session:
     """
 
     __slots__ = (
-        "_accepted", "_audit_gap", "_claim_digest", "_listed", "_minted", "_outlet",
-        "_published_at", "_queue_limit", "_sequence", "_taken", "_wire", "answer", "attempt",
-        "bound_at", "deadline", "due", "exec", "fenced", "repeatable", "request", "resumable",
-        "state", "suspects", "worker",
+        "_accepted", "_audit_gap", "_digest", "_minted", "_outlet", "_published_at",
+        "_queue_limit", "_sequence", "_taken", "_wire", "answer", "attempt", "bound_at", "deadline",
+        "due", "exec", "fenced", "repeatable", "request", "resumable", "state", "suspects",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -113,8 +113,7 @@ class Session:
             else Items(outlet, self._ask, wire_port.count)
         )
         self._sequence: int | None = None
-        self._claim_digest = 0
-        self._listed = -1
+        self._digest = 0  # The worker's latest that does not speak against the exec.
         self._taken = -1  # The latest attempt whose message a worker has.
         self._accepted = now
         self._published_at = now
@@ -202,7 +201,7 @@ class Session:
                 self._wire.cancel(self.fenced.worker, self.fenced.exec)
                 self.fenced = None
             self._bind(claim.exec, claim.worker, now)
-            self._claim_digest = claim.digest
+            self._digest = claim.digest
             self._taken = claim.attempt
             self._wire.tell(claim.worker, self._go(now))
         else:
@@ -212,7 +211,6 @@ class Session:
         self.state = State.BOUND
         self.exec = exec_
         self.worker = worker
-        self._listed = -1
         self.due = None
         if self.bound_at is None:
             self.bound_at = now
@@ -338,7 +336,7 @@ class Session:
         Returns:
             The frontier of each choice, which the worker need not keep below.
         """
-        self._listed = digest
+        self._digest = digest
         self.answer.compare(entry)
         return self.answer.frontiers
 
@@ -347,7 +345,7 @@ class Session:
 
         Then it is lost, if the round began after its claim. Returns whether it is.
         """
-        if self.state is not State.BOUND or max(self._listed, self._claim_digest) >= first:
+        if self.state is not State.BOUND or self._digest >= first:
             return False
         self.fail_over(now, "unknown", final=True)
         return True

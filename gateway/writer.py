@@ -126,7 +126,7 @@ class ResponseWriter:
             while a flow-control window or the socket's buffer has no room for all of them, and
             not after the stream's end.
         """
-        stream, h2, state, transport = self._stream, self._h2, self._state, self._transport
+        stream, h2, state = self._stream, self._h2, self._state
         if (
             not (stream._send_initial_metadata_done or self.begin())
             or self._sends
@@ -135,7 +135,7 @@ class ResponseWriter:
             # What `_open` asks, without a call a token.
             or state.state_machine.state not in _SENDABLE
             or h2.state_machine.state is not _SERVER_OPEN
-            or transport.is_closing()
+            or self._transport.is_closing()
         ):
             return False
         size = sum(map(len, messages)) + _PREFIX_SIZE * len(messages)
@@ -151,9 +151,7 @@ class ResponseWriter:
         state.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
         h2.data_frames += 1
-        if h2._data_to_send:
-            self._connection.flush()  # Frames that h2 has ready come first.
-        transport.write(_frame(state.stream_id, messages))
+        self._put(_frame(state.stream_id, messages))
         stream._send_message_done = True
         return True
 

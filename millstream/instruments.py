@@ -5,7 +5,6 @@ client = Client(target, middleware=[CallLogging(), CallMetrics(), CallTraces()])
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from millstream.middleware import Call, Middleware
+from shared.hooks import outcome
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -24,10 +24,6 @@ log = structlog.get_logger(__name__)
 _TRACEPARENT = "traceparent"
 
 
-def _outcome(error: BaseException) -> str:
-    return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
-
-
 class CallLogging(Middleware):
     """A line in the log for each call: name, request, seconds, items, outcome."""
 
@@ -37,7 +33,7 @@ class CallLogging(Middleware):
 
     def on_error(self, call: Call, error: BaseException) -> None:
         """It did not."""
-        self._log(call, _outcome(error))
+        self._log(call, outcome(error))
 
     def _log(self, call: Call, outcome: str) -> None:
         log.info(
@@ -64,7 +60,7 @@ class CallMetrics(Middleware):
 
     def on_error(self, call: Call, error: BaseException) -> None:
         """It did not."""
-        self._count(call, _outcome(error))
+        self._count(call, outcome(error))
 
     def _count(self, call: Call, outcome: str) -> None:
         self._calls.labels(call.name, outcome).inc()
@@ -101,7 +97,7 @@ class CallTraces(Middleware):
     def before(self, call: Call) -> None:
         """Begin the span."""
         if self._tracing is not None:
-            parent = _current() or call.metadata.get(_TRACEPARENT, "")
+            parent = self._tracing.current() or call.metadata.get(_TRACEPARENT, "")
             span = self._tracing.begin(f"call {call.name}", parent, {"millstream.model": call.name})
             call.scope[self._key] = span
             if span.traceparent:
@@ -113,7 +109,7 @@ class CallTraces(Middleware):
 
     def on_error(self, call: Call, error: BaseException) -> None:
         """End it as failed."""
-        self._end(call, _outcome(error))
+        self._end(call, outcome(error))
 
     def _end(self, call: Call, error: str) -> None:
         span: Span | None = call.scope.pop(self._key, None)
@@ -131,12 +127,3 @@ def _process_tracing() -> Tracing | None:
     from shared.tracing import Tracing
 
     return Tracing(trace.get_tracer("millstream"))
-
-
-def _current() -> str:
-    """The traceparent of the current span, or ""."""
-    from opentelemetry.trace.propagation import tracecontext
-
-    carrier: dict[str, str] = {}
-    tracecontext.TraceContextTextMapPropagator().inject(carrier)
-    return carrier.get(_TRACEPARENT, "")

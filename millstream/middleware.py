@@ -8,12 +8,13 @@ It runs around `predict`, `stream`, `generate` and `complete`, the outermost fir
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from shared.hooks import finish, settled
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ def _given(hooks: Sequence[Callable[[Call, Any], Any]], call: Call, item: Any) -
 async def _begin(middleware: Sequence[object], call: Call, entered: list[object]) -> None:
     call.started = time.monotonic()
     for one in middleware:
-        await _run(one, "before", call)
+        await settled(_run(one, "before", call))
         entered.append(one)
 
 
@@ -160,18 +161,14 @@ async def _finish(
     entered: Sequence[object], call: Call, error: BaseException | None
 ) -> BaseException | None:
     """Run `after` or `on_error`, the innermost first; returns what then is the call's error."""
-    for one in reversed(entered):
-        try:
-            if error is None:
-                await _run(one, "after", call)
-            else:
-                error = await _run(one, "on_error", call, error) or error
-        except (Exception, asyncio.CancelledError) as raised:  # A user's hook; others need theirs.
-            error = raised
-    return error
+    return await finish(
+        entered,
+        error,
+        lambda one: _run(one, "after", call),
+        lambda one, error: _run(one, "on_error", call, error),
+    )
 
 
-async def _run(one: object, hook: str, *arguments: Any) -> Any:
+def _run(one: object, hook: str, *arguments: Any) -> Any:
     method = getattr(one, hook, None)
-    result = None if method is None else method(*arguments)
-    return await result if inspect.isawaitable(result) else result
+    return None if method is None else method(*arguments)

@@ -37,13 +37,9 @@ class Span:
     __slots__ = ("_span", "_tracer", "traceparent")
 
     def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
-        from opentelemetry.trace.propagation import tracecontext
-
         self._tracer = tracer
         self._span = span
-        carrier: dict[str, str] = {}
-        tracecontext.TraceContextTextMapPropagator().inject(carrier, _within(span))
-        self.traceparent = carrier.get(_PARENT, "")
+        self.traceparent = _traceparent(_within(span))
         """What others begin their spans with, to be its children."""
 
     def child(
@@ -82,6 +78,11 @@ class Tracing:
         context = tracecontext.TraceContextTextMapPropagator().extract({_PARENT: parent})
         return Span(self._tracer, self._tracer.start_span(name, context, attributes=attributes))
 
+    @staticmethod
+    def current() -> str:
+        """The traceparent of the span that this process is in, or ""."""
+        return _traceparent(None)
+
 
 def configure(service: str, name: str) -> Tracing | None:
     """Begin to export, if the environment says where to.
@@ -106,6 +107,15 @@ def configure(service: str, name: str) -> Tracing | None:
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_SECONDS)))
     return Tracing(provider.get_tracer("millstream"))
+
+
+def _traceparent(context: Any) -> str:
+    """Of a context's span, the current one's where it is None."""
+    from opentelemetry.trace.propagation import tracecontext
+
+    carrier: dict[str, str] = {}
+    tracecontext.TraceContextTextMapPropagator().inject(carrier, context)
+    return carrier.get(_PARENT, "")
 
 
 def _within(span: trace.Span) -> Any:

@@ -1,7 +1,7 @@
 """What a worker tells a gateway of all that runs for it, in slices: pure, time passed in.
 
 A digest of thousands is milliseconds of work in one piece, at both ends, which every other stream
-would wait for, and might be more than a message may hold. Said in slices, a few a tick, it costs
+would wait for, and might be more than a message may hold. Said in slices, one a tick, it costs
 the same and nobody waits. What it leaves out says as much as what it lists, so each slice names the
 first of its round: only who heard all of a round may conclude that an exec is gone.
 """
@@ -26,7 +26,7 @@ class Round:
         least: So many fit into one slice.
     """
 
-    def __init__(self, execs: Sequence[Execution], least: int = SLICE) -> None:
+    def __init__(self, execs: Sequence[Execution], least: int) -> None:
         self._execs = execs
         self._size = max(least, -(-len(execs) // SLICES))
         self._place = 0

@@ -18,6 +18,7 @@ from shared.bus import Bus, BusOptions
 from shared.metrics import start_metrics_server
 from shared.ready import calm_collector, loop_factory, say_ready
 from shared.tasks import cancel
+from shared.ticks import TICK
 from workers.engines.base import Engine, ModelLoadError
 from workers.engines.loading import Unloadable, load_engines, served_name
 from workers.metrics import WorkerMetrics
@@ -27,7 +28,6 @@ from workers.traces import traced
 
 log = structlog.get_logger(__name__)
 
-TICK = 0.02
 SETTLE_LIMIT = 2.0
 READY_TOUCH = 1.0
 ANNOUNCE_FAILURE = 1.0

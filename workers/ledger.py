@@ -12,25 +12,25 @@ from functools import partial
 
 from shared import wire
 from shared.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from shared.ticks import TICK, pause
 from workers.digests import SLICE
 from workers.engines.base import Job, Output
 from workers.execution import Execution, State
+from workers.pace import STALL
 from workers.parts import PartsPublisher
 from workers.peers import Peers, Standing
 from workers.ports import Io
 from workers.publisher import Publisher
 from workers.speaker import Speaker
 
-TICK = 0.02
 TICK_MOST = 0.05
-"""Seconds between two ticks, while something is due soon and otherwise: each wakes the process."""
+"""Seconds between two ticks while nothing is due: each wakes the process."""
 CLAIM_EVERY = 0.05
 CLAIM_LIMIT = 2.0
 NAK_DELAY = 1.0
 QUARANTINE = 2
 QUARANTINE_DELAY = 0.1
 LINK_LIMIT = 5.0
-STALL = 0.25
 DEADLINE_GRACE = 0.05
 RECORD_MOST = 500_000
 """Unacknowledged tokens beyond which nothing is pulled; at twice as many the longest goes back."""
@@ -420,7 +420,7 @@ class Ledger:
         dues = [execution.claim_due for execution in self._claiming.values()]
         dues += [execution.terminal_due for execution in self._unclosed.values()]
         dues += [execution.deadline or now for execution in self._deadlines.values()]
-        return max(TICK, min(TICK_MOST, min(dues, default=now + TICK_MOST) - now))
+        return pause(dues, now, TICK_MOST)
 
     def _tick(self, now: float) -> None:
         stalled = now - self._ticked if self._ticked is not None else 0.0

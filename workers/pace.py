@@ -9,8 +9,8 @@ from __future__ import annotations
 
 STUCK_AFTER = 1.0
 STALL = 0.25
-"""A look that comes so many seconds after the last: this whole process stood still, not its
-engine."""
+"""Seconds between two ticks that are no pause of an engine's or a gateway's: this process stood
+still."""
 TRY_AGAIN = 10.0
 """Seconds of nothing in flight after which a stuck engine gets work again: one whose jobs were all
 taken away makes no step that would tell that it could."""

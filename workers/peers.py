@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 
 from shared import wire
-from workers.digests import SLICE, Round
+from workers.digests import Round
 from workers.execution import Execution
 
 DIGEST_EVERY = 0.5
@@ -58,7 +58,7 @@ class Peers:
         slice_: So many execs of a gateway fit into one digest.
     """
 
-    def __init__(self, slice_: int = SLICE) -> None:
+    def __init__(self, slice_: int) -> None:
         self._peers: dict[str, Peer] = {}
         self._slice = slice_
 

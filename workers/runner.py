@@ -18,10 +18,11 @@ from shared.bus import Bus
 from shared.errors import MillstreamError
 from shared.natsio import rare
 from shared.streams import StreamConfigError
+from shared.ticks import TICK
 from workers.batching.admission import Admission
 from workers.engines.base import Engine, Job, ModelLoadError
 from workers.intake import Intake
-from workers.ledger import TICK, Ledger
+from workers.ledger import Ledger
 from workers.metrics import Snapshot, StepTimes
 from workers.pace import Pace
 from workers.settings import WorkerSettings

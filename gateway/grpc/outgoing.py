@@ -17,7 +17,7 @@ from typing import Any
 LONGEST = 0.0005
 """Seconds that a write may wait for company."""
 LOOK_EVERY = 8
-"""Writes between two looks at the clock; a power of two."""
+"""Writes between two looks at the clock."""
 MOST_BYTES = 32 * 2**10
 
 

@@ -103,7 +103,7 @@ class CallOutlet(ItemsOnly, Buffered):
 
     def finished(self, summary: Summary) -> None:
         """The last item was given."""
-        self._complete()
+        self._end()
 
     def flush(self) -> None:
         """Write what waits, or wake `run` where that cannot be done at once."""

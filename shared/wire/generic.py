@@ -129,28 +129,18 @@ def _pair(first: Check, second: Check) -> Check:
     return of
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
-    if type(value) is not tuple:
-        raise WireError(f"want an array, got {type(value).__name__}")
-    return value
+def _exactly(kind: type[Any], name: str) -> Check:
+    def of(value: Any) -> Any:
+        if type(value) is not kind:
+            raise WireError(f"want {name}, got {type(value).__name__}")
+        return value
+
+    return of
 
 
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise WireError(f"want an integer, got {type(value).__name__}")
-    return value
-
-
-def _string(value: Any) -> str:
-    if type(value) is not str:
-        raise WireError(f"want a string, got {type(value).__name__}")
-    return value
-
-
-def _bytes(value: Any) -> bytes:
-    if type(value) is not bytes:
-        raise WireError(f"want bytes, got {type(value).__name__}")
-    return value
+_tuple = _exactly(tuple, "an array")
+_integer = _exactly(int, "an integer")
+_string = _exactly(str, "a string")
 
 
 def _real(value: Any) -> float:
@@ -159,12 +149,7 @@ def _real(value: Any) -> float:
     return float(value)
 
 
-def _boolean(value: Any) -> bool:
-    if type(value) is not bool:
-        raise WireError(f"want a boolean, got {type(value).__name__}")
-    return value
-
-
 _SCALARS: dict[str, Check] = {
-    "int": _integer, "str": _string, "bytes": _bytes, "float": _real, "bool": _boolean,
+    "int": _integer, "str": _string, "bytes": _exactly(bytes, "bytes"), "float": _real,
+    "bool": _exactly(bool, "a boolean"),
 }  # fmt: skip

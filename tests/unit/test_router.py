@@ -10,7 +10,7 @@ import pytest
 
 from gateway.admission import Admission
 from gateway.ports import Summary, TextOnly
-from gateway.router import ORPHAN_LIMIT, TICK, Router
+from gateway.router import ORPHAN_LIMIT, Router
 from gateway.session import Session, State
 from gateway.suspects import DEATH_AFTER
 from shared import wire
@@ -21,6 +21,7 @@ from shared.errors import (
     PoisonRequest,
     Unavailable,
 )
+from shared.ticks import TICK
 
 
 def card(fingerprint: str = "print", *features: str) -> wire.ModelCard:

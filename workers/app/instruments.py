@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import socket
 import time
@@ -11,6 +10,7 @@ from typing import Any
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from shared.hooks import outcome
 from shared.tracing import Span, Tracing, configure
 from workers.app.context import Context
 from workers.app.middleware import Middleware
@@ -19,10 +19,6 @@ log = structlog.get_logger(__name__)
 
 _ITEMS = "millstream.items"
 _SPAN = "millstream.span"
-
-
-def _outcome(error: BaseException) -> str:
-    return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
 
 
 class _Counting(Middleware):
@@ -50,7 +46,7 @@ class Logging(_Counting):
 
     def on_error(self, context: Context, error: BaseException) -> None:
         """It did not."""
-        self._log(context, _outcome(error))
+        self._log(context, outcome(error))
 
     def _log(self, context: Context, outcome: str) -> None:
         log.info(
@@ -80,7 +76,7 @@ class Metrics(_Counting):
 
     def on_error(self, context: Context, error: BaseException) -> None:
         """It did not."""
-        self._count(context, _outcome(error))
+        self._count(context, outcome(error))
 
     def _count(self, context: Context, outcome: str) -> None:
         self._at_work.labels(context.model).dec()
@@ -126,7 +122,7 @@ class Traces(_Counting):
 
     def on_error(self, context: Context, error: BaseException) -> None:
         """End it as failed."""
-        self._end(context, _outcome(error))
+        self._end(context, outcome(error))
 
     def _end(self, context: Context, error: str) -> None:
         span: Span | None = context.scope.pop(_SPAN, None)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from shared import hooks
 from workers.app.context import Context
 
 ItemHook = Callable[[Context, Any], Any]
@@ -63,7 +62,7 @@ async def begin(
 ) -> None:
     """Run `before`, the outermost first; who let the call pass is noted in `entered`."""
     for one in middleware:
-        await _settled(one.before(context, inputs))
+        await hooks.settled(one.before(context, inputs))
         entered.append(one)
 
 
@@ -71,16 +70,9 @@ async def finish(
     entered: Sequence[Middleware], context: Context, error: BaseException | None
 ) -> BaseException | None:
     """Run `after` or `on_error`, the innermost first; returns what then is the call's error."""
-    for one in reversed(entered):
-        try:
-            if error is None:
-                await _settled(one.after(context))
-            else:
-                error = await _settled(one.on_error(context, error)) or error
-        except (Exception, asyncio.CancelledError) as raised:  # A user's hook; others need theirs.
-            error = raised
-    return error
-
-
-async def _settled(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result
+    return await hooks.finish(
+        entered,
+        error,
+        lambda one: one.after(context),
+        lambda one, error: one.on_error(context, error),
+    )
