@@ -83,7 +83,8 @@ class Inside:
         self._bus._inbox = "_INBOX.bench"
         handlers = {"": self._bus._on_reply, **dict(self._bus._listeners)}
         self._sids = dict(zip(handlers, range(1, 100), strict=False))
-        client.handlers = dict(zip(self._sids.values(), handlers.values(), strict=True))
+        sids = [b"%d" % sid for sid in self._sids.values()]
+        client.handlers = dict(zip(sids, handlers.values(), strict=True))
         link.router.on_announce(wire.Announce("w", 1, "w", "ready", "sim", CARD))
         catalog = Catalog(link.router.fleet)
         access = Access(None)

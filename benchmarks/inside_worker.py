@@ -91,7 +91,7 @@ class Inside:
 
     async def _listen(self, subject: str, handler: Handler) -> None:
         self._sids[subject] = len(self._sids) + 1
-        self._client.handlers[self._sids[subject]] = handler
+        self._client.handlers[b"%d" % self._sids[subject]] = handler
 
     def _message(
         self, listener: str, subject: str, data: bytes, headers: bytes = b"", reply: str = ""

@@ -38,6 +38,7 @@ class Items(Answer):
 
     def __init__(self, outlet: Outlet, ask: Ask, count: Callable[[str], None]) -> None:
         super().__init__(1, outlet, ask, count)
+        self._give = outlet.items
         self.begun = _NO_PROMPT
         self._open: list[bytes] = []
         self._items = 0
@@ -100,7 +101,7 @@ class Items(Answer):
         if self.first_token is None:
             self.first_token = now
         self._items += len(items)
-        self._outlet.items(first, items, chunk.attempt)
+        self._give(first, items, chunk.attempt)
 
     def freeze(self) -> None:
         """The exec lost the right to speak: what it said of an unfinished item never was."""

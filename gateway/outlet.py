@@ -247,7 +247,10 @@ class GenerateOutlet(Buffered):
         """The next tokens."""
         self.tokens += len(ids)
         if logprobs is None:
-            self._put(encode.delta(index, ids, text, choice, attempt))
+            message = encode.delta(index, ids, text, choice, attempt)
+            # Where nothing waits, at once: the connection joins what a turn writes.
+            if self._dirty or self._unsent or not self._writer.write((message,)):
+                self._put(message)
             return
         delta = pb.Delta(index=index, text=text, token_ids=ids, choice=choice, attempt=attempt)
         delta.logprobs.extend(_logprobs(entry) for entry in logprobs)

@@ -38,7 +38,7 @@ def _prefixed(messages: Sequence[bytes]) -> bytes:
 
 def _frame(stream_id: int, messages: Sequence[bytes]) -> bytes:
     """One DATA frame (type 0) without flags; its length takes 24 bits."""
-    if len(messages) == 1:  # A token of a paced stream.
+    if len(messages) == 1:
         length = len(messages[0])
         size = length + _PREFIX_SIZE
         return _ONE_MESSAGE(size >> 16, size & 0xFFFF, 0, 0, stream_id, 0, length) + messages[0]
@@ -61,8 +61,8 @@ class ResponseWriter:
     """
 
     __slots__ = (
-        "_connection", "_h2", "_may_write", "_raw", "_request_id", "_sending", "_sends", "_state",
-        "_stream", "_transport",
+        "_connection", "_h2", "_machine", "_raw", "_request_id", "_said", "_sending", "_sends",
+        "_state", "_stream", "_transport",
     )  # fmt: skip
 
     def __init__(self, stream: RpcStream) -> None:
@@ -73,7 +73,8 @@ class ResponseWriter:
         self._transport = self._raw._transport
         # None where the client has reset the call before its handler began.
         self._state = self._h2.streams.get(self._raw.id or 0)
-        self._may_write = self._connection.write_ready.is_set
+        self._machine = None if self._state is None else self._state.state_machine
+        self._said = False
         self._sending = asyncio.Lock()
         self._sends = 0
         self._request_id = ""
@@ -126,19 +127,23 @@ class ResponseWriter:
             while a flow-control window or the socket's buffer has no room for all of them, and
             not after the stream's end.
         """
-        stream, h2, state = self._stream, self._h2, self._state
+        h2, state, machine = self._h2, self._state, self._machine
         if (
-            not (stream._send_initial_metadata_done or self.begin())
+            not (self._said or self._stream._send_initial_metadata_done or self.begin())
             or self._sends
             or state is None
-            or not self._may_write()
+            or machine is None
+            or not self._connection.write_ready.is_set()
             # What `_open` asks, without a call a token.
-            or state.state_machine.state not in _SENDABLE
+            or machine.state not in _SENDABLE
             or h2.state_machine.state is not _SERVER_OPEN
             or self._transport.is_closing()
         ):
             return False
-        size = sum(map(len, messages)) + _PREFIX_SIZE * len(messages)
+        if len(messages) == 1:  # A token of a paced stream.
+            size = len(messages[0]) + _PREFIX_SIZE
+        else:
+            size = sum(map(len, messages)) + _PREFIX_SIZE * len(messages)
         if (
             size > state.outbound_flow_control_window
             or size > h2.outbound_flow_control_window
@@ -152,7 +157,8 @@ class ResponseWriter:
         h2.outbound_flow_control_window -= size
         h2.data_frames += 1
         self._put(_frame(state.stream_id, messages))
-        stream._send_message_done = True
+        if not self._said:  # The stream's own note is memory that a token need not touch.
+            self._said = self._stream._send_message_done = True
         return True
 
     async def send(self, messages: Sequence[bytes]) -> None:

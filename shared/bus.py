@@ -262,7 +262,7 @@ def parse_puback(answer: bytes) -> int | MillstreamError:
             retry_after=1.0,
         )
     try:
-        reply = json.loads(answer)
+        reply = json.loads(answer.decode())
         error = reply.get("error")
         if error is None:
             return int(reply["seq"])

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
-LONGEST = 0.0005
+LONGEST = 0.001
 """Seconds that a write may wait for company."""
 LOOK_EVERY = 8
 """Writes between two looks at the clock."""
