@@ -75,7 +75,10 @@ class Admission:
 
     def waits(self, model: str, urgency: int) -> None:
         """A request was queued."""
-        self._models.setdefault(model, _Model()).waiting[urgency] += 1
+        known = self._models.get(model)
+        if known is None:
+            known = self._models[model] = _Model()
+        known.waiting[urgency] += 1
 
     def taken(self, model: str, urgency: int, now: float) -> None:
         """A worker took it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from functools import partial
 
@@ -81,8 +80,7 @@ class Door:
             MillstreamError: What is wrong with it.
         """
         urgency = validate.urgency(message.priority)
-        name = message.request_id or request_id or secrets.token_hex(12)
-        validate.check_request_id(name)
+        name = _name(message.request_id or request_id)
         labels = validate.check_labels(message.labels)
         validate.check_pace(message)
         card = self._catalog.card(message.model, partial(self.access.visible, tenant))
@@ -117,8 +115,7 @@ class Door:
         Raises:
             InvalidRequest: The request id could not be a name.
         """
-        name = options.request_id or secrets.token_hex(12)
-        validate.check_request_id(name)
+        name = _name(options.request_id)
         return wire.Request(
             id=ulid(),
             attempt=0,
@@ -193,6 +190,14 @@ class Door:
     def _end(self, request_id: str, tokens: int) -> None:
         self.access.end(request_id, tokens)
         self._traces.end(request_id)
+
+
+def _name(given: str) -> str:
+    """The client's name for a request, or a new one where it gave none."""
+    if not given:
+        return os.urandom(12).hex()
+    validate.check_request_id(given)
+    return given
 
 
 def ulid() -> str:

@@ -15,6 +15,7 @@ from grpclib.events import _DispatchServerEvents
 
 from gateway.grpc.calls import ServerState
 from gateway.grpc.connection import LINGER, GrpcProtocol
+from gateway.grpc.headers import Metadata
 from gateway.grpc.limits import Limits, ServerCounters
 
 __all__ = ["GrpcServer", "Limits", "ServerCounters", "Service"]
@@ -91,6 +92,10 @@ class GrpcServer:
         for path in service.__mapping__():
             self._state.methods.pop(path, None)
             self._state.background.discard(path)
+
+    def admit_by(self, check: Callable[[str, Metadata], None]) -> None:
+        """Refuse what `check` raises for; it gets the path, and metadata that it may change."""
+        self._state.admit = check
 
     def fall_back(self, find: Callable[[str], Handler | None]) -> None:
         """Ask for a handler where a path is not served; None answers UNIMPLEMENTED."""

@@ -8,6 +8,9 @@ from gateway.admission import Admission
 from gateway.session import Session, State
 from shared.errors import DuplicateRequest
 
+_ENDED = State.ENDED
+"""Looked up once: a member of an enum costs as much as a call."""
+
 
 class Sessions:
     """Open sessions by ULID, by the client's name for them, by worker, and by what is due.
@@ -76,28 +79,42 @@ class Sessions:
 
     def settle(self, session: Session, now: float) -> None:
         """After a call on a session: note whose worker it is on, and drop it once it ended."""
-        key, request = session.request.id, session.request
-        ended = session.state is State.ENDED
-        if key in self._waiting and (ended or session.bound_at is not None):
-            self._waiting.discard(key)
-            if session.bound_at is not None:
-                self.admission.taken(request.model, request.urgency, session.bound_at)
-            else:
-                self.admission.left(request.model, request.urgency)
-        self._bind(key, session, "" if ended else session.worker)
-        if ended and self.by_id.pop(key, None) is not None:
-            self._names.pop((request.tenant, request.request_id), None)
-            if session.answer.complete and session.bound_at is not None:
-                self.admission.done(request.model, now - session.bound_at)
+        key = session.request.id
+        if session.state is _ENDED:
+            if key in self.by_id:
+                self._drop(key, session, now)
+            return
+        if session.bound_at is not None and key in self._waiting:
+            self._stop_waiting(key, session)
+        if session.worker != self._bound.get(key, ""):
+            self._bind(key, session, session.worker)
         if session.due is not None:
             self._alert[key] = session
+        elif key in self._alert:
+            del self._alert[key]
+
+    def _drop(self, key: str, session: Session, now: float) -> None:
+        request = session.request
+        if key in self._waiting:
+            self._stop_waiting(key, session)
+        if key in self._bound:
+            self._bind(key, session, "")
+        del self.by_id[key]
+        self._names.pop((request.tenant, request.request_id), None)
+        self._alert.pop(key, None)
+        if session.answer.complete and session.bound_at is not None:
+            self.admission.done(request.model, now - session.bound_at)
+
+    def _stop_waiting(self, key: str, session: Session) -> None:
+        request = session.request
+        self._waiting.discard(key)
+        if session.bound_at is not None:
+            self.admission.taken(request.model, request.urgency, session.bound_at)
         else:
-            self._alert.pop(key, None)
+            self.admission.left(request.model, request.urgency)
 
     def _bind(self, key: str, session: Session, worker: str) -> None:
         before = self._bound.get(key, "")
-        if worker == before:
-            return
         if before:
             del self._by_worker[before][key]
             if not self._by_worker[before]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import InvalidRequest, Unsupported
@@ -74,6 +74,8 @@ def check_labels(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     Raises:
         InvalidRequest: Too many, or one too long.
     """
+    if not given:
+        return ()
     labels = tuple(sorted(given.items()))
     if len(labels) > MOST_LABELS:
         raise InvalidRequest(f"{len(labels)} labels: at most {MOST_LABELS}", field="labels")
@@ -95,15 +97,13 @@ def prompt_of(
     Raises:
         InvalidRequest: None or several are set, or it is empty or not the model's.
     """
-    given = [
-        name
-        for name, present in (
-            ("prompt", request.HasField("prompt")),
-            ("messages", bool(request.messages)),
-            ("token_ids", bool(request.token_ids)),
-        )
-        if present
-    ]
+    given = []
+    if request.HasField("prompt"):
+        given.append("prompt")
+    if request.messages:
+        given.append("messages")
+    if request.token_ids:
+        given.append("token_ids")
     if len(given) != 1:
         raise InvalidRequest(
             f"exactly one of prompt, messages and token_ids must be set, not "
@@ -168,45 +168,32 @@ def sampling_of(request: pb.GenerateRequest, card: ModelCard, prompt_tokens: int
         InvalidRequest: A value out of its range.
         Unsupported: A feature the engine does not have.
     """
-    given = request.sampling
+    # All fields of the message are of the same name in `Sampling`, whose defaults are the unset.
+    given = {field.name: value for field, value in request.sampling.ListFields()}
     for name, low, high, allowed in _RANGES:
-        if given.HasField(name):
-            _in_range(name, getattr(given, name), low, high, allowed)
-    if given.HasField("top_p") and not (0.0 < given.top_p <= 1.0):
-        _refuse("top_p", given.top_p, "above 0, up to 1")
-    if given.HasField("repetition_penalty"):
-        penalty = given.repetition_penalty
+        if name in given and not low <= given[name] <= high:  # NaN is outside of every range.
+            _refuse(name, given[name], allowed)
+    if "top_p" in given and not (0.0 < given["top_p"] <= 1.0):
+        _refuse("top_p", given["top_p"], "above 0, up to 1")
+    if "repetition_penalty" in given:
+        penalty = given["repetition_penalty"]
         if not (penalty > 0.0 and math.isfinite(penalty)):
             _refuse("repetition_penalty", penalty, "above 0")
-    if given.HasField("logprobs") and given.logprobs > MOST_LOGPROBS:
-        _refuse("logprobs", given.logprobs, f"from 0 to {MOST_LOGPROBS}")
-    if given.HasField("n") and not 1 <= given.n <= MOST_CHOICES:
-        _refuse("n", given.n, f"from 1 to {MOST_CHOICES}")
-    if given.HasField("max_tokens"):
+    if "logprobs" in given and given["logprobs"] > MOST_LOGPROBS:
+        _refuse("logprobs", given["logprobs"], f"from 0 to {MOST_LOGPROBS}")
+    if "n" in given and not 1 <= given["n"] <= MOST_CHOICES:
+        _refuse("n", given["n"], f"from 1 to {MOST_CHOICES}")
+    if "max_tokens" in given:
         room = card.context_length - prompt_tokens
-        if not 1 <= given.max_tokens <= room:
+        if not 1 <= given["max_tokens"] <= room:
             _refuse(
-                "max_tokens", given.max_tokens,
+                "max_tokens", given["max_tokens"],
                 f"from 1 to {room}, what the context of {card.context_length} leaves",
             )  # fmt: skip
     _features(request, card)
-    return Sampling(
-        max_tokens=given.max_tokens if given.HasField("max_tokens") else None,
-        temperature=given.temperature if given.HasField("temperature") else None,
-        top_p=given.top_p if given.HasField("top_p") else None,
-        top_k=given.top_k if given.HasField("top_k") else None,
-        min_p=given.min_p if given.HasField("min_p") else None,
-        stop=_stops(given),
-        seed=given.seed if given.HasField("seed") else None,
-        presence_penalty=given.presence_penalty,
-        frequency_penalty=given.frequency_penalty,
-        repetition_penalty=given.repetition_penalty
-        if given.HasField("repetition_penalty")
-        else 1.0,
-        logprobs=given.logprobs if given.HasField("logprobs") else None,
-        ignore_eos=given.ignore_eos,
-        n=given.n if given.HasField("n") else 1,
-    )
+    if "stop" in given:
+        given["stop"] = _stops(given["stop"])
+    return Sampling(**given)
 
 
 def structured_of(request: pb.GenerateRequest, card: ModelCard) -> Structured | None:
@@ -277,8 +264,8 @@ def _features(request: pb.GenerateRequest, card: ModelCard) -> None:
         )
 
 
-def _stops(given: pb.Sampling) -> tuple[str, ...]:
-    stops = tuple(given.stop)
+def _stops(given: Iterable[str]) -> tuple[str, ...]:
+    stops = tuple(given)
     if len(stops) > MOST_STOPS:
         raise InvalidRequest(
             f"sampling.stop has {len(stops)} strings: at most {MOST_STOPS}", field="sampling.stop"
@@ -290,11 +277,6 @@ def _stops(given: pb.Sampling) -> tuple[str, ...]:
                 field="sampling.stop",
             )
     return stops
-
-
-def _in_range(name: str, value: float, low: float, high: float, allowed: str) -> None:
-    if not low <= value <= high:  # NaN is outside of every range.
-        _refuse(name, value, allowed)
 
 
 def _refuse(name: str, value: float, allowed: str) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from grpclib.events import RecvRequest, listen
-
 from gateway.access.access import Access
+from gateway.grpc.headers import Metadata
 from gateway.server import GrpcServer
 
 TENANT = "millstream-tenant"
@@ -22,11 +21,10 @@ OPEN = (
 def guard(server: GrpcServer, access: Access) -> None:
     """Admit every call of a server that is not open to all."""
 
-    async def admit(event: RecvRequest) -> None:
-        metadata = event.metadata
+    def admit(path: str, metadata: Metadata) -> None:
         metadata.popall(TENANT, None)
-        if not event.method_name.startswith(OPEN):
+        if not path.startswith(OPEN):
             header = metadata.get("authorization", "")
             metadata[TENANT] = access.admit(header if isinstance(header, str) else "")
 
-    listen(server, RecvRequest, admit)
+    server.admit_by(admit)

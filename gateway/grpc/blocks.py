@@ -18,6 +18,10 @@ from gateway.grpc.http2 import GuardedH2
 CONTENT_TYPE = "application/grpc+proto"
 _HEADERS = 1
 _END_STREAM, _END_HEADERS = 0x1, 0x4
+# Looked up once: a member of an enum costs as much as a call.
+_SENDABLE = (StreamState.HALF_CLOSED_REMOTE, StreamState.OPEN)
+_SERVER_OPEN = ConnectionState.SERVER_OPEN
+_SEND_END_STREAM = StreamInputs.SEND_END_STREAM
 _LONGEST = 126
 """Bytes whose length still fits the seven bits of a string's first byte."""
 
@@ -53,7 +57,7 @@ def begin(h2: GuardedH2, stream: H2Stream | None, request_id: str) -> bytes | No
     machine = stream.state_machine
     if machine.headers_sent:
         return None
-    machine.process_input(StreamInputs.SEND_HEADERS)
+    machine.headers_sent = True
     name = request_id.encode()
     return _frame(_END_HEADERS, stream.stream_id, b"%b%c%b" % (_REQUEST_ID, len(name), name))
 
@@ -65,16 +69,15 @@ def finish(h2: GuardedH2, stream: H2Stream | None) -> bytes | None:
     machine = stream.state_machine
     if not machine.headers_sent or machine.trailers_sent:
         return None
-    machine.process_input(StreamInputs.SEND_HEADERS)
-    machine.process_input(StreamInputs.SEND_END_STREAM)
+    machine.trailers_sent = True
+    machine.process_input(_SEND_END_STREAM)
     return _frame(_END_HEADERS | _END_STREAM, stream.stream_id, _OK)
 
 
 def _simple(h2: GuardedH2, stream: H2Stream) -> bool:
     """Whether the stream takes headers, and hpack has nothing to tell the peer in the next ones."""
-    state = stream.state_machine.state
     return (
-        (state is StreamState.HALF_CLOSED_REMOTE or state is StreamState.OPEN)
-        and h2.state_machine.state is ConnectionState.SERVER_OPEN
+        stream.state_machine.state in _SENDABLE
+        and h2.state_machine.state is _SERVER_OPEN
         and not h2.encoder.table_size_changes
     )

@@ -59,7 +59,8 @@ class Request:
         path: `/package.Service/Method`.
         encoding: How messages with the compressed flag are compressed.
         timeout: Seconds the client waits for the end of the call, or None.
-        metadata: The client's own headers; those that end in `-bin` decoded to bytes.
+        metadata: The client's own headers; those that end in `-bin` decoded to bytes. Calls whose
+            headers are the same share it: a handler gets a copy.
     """
 
     path: str
@@ -77,11 +78,7 @@ def parse_request(headers: Headers, max_bytes: int) -> Request:
         Refusal: The call cannot be served; it says with which answer.
     """
     if type(headers) is tuple:  # Those of a block that comes again and again.
-        known = _parse_known(headers, max_bytes)
-        return Request(
-            known.path, known.content_type, known.encoding, known.timeout,
-            known.metadata.copy(), known.user_agent,
-        )  # fmt: skip
+        return _parse_known(headers, max_bytes)
     return _parse(headers, max_bytes)
 
 

@@ -2,8 +2,9 @@
 
 Most calls of a connection begin with the same header block, byte for byte, and bring their message
 in one DATA frame; parsing both anew was a tenth of a one-token request. A block that was seen
-before, and since which the compression table did not change, means what it meant. Every other frame
-is h2's: it gets the frame's bytes alone and in order, so that state and errors stay its own.
+before, and since which the compression table did not change, means what it meant. What h2 would
+note of such frames is noted here. Every other frame is h2's: it gets the frame's bytes alone and in
+order, so that errors stay its own.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from h2.connection import AllowedStreamIDs, ConnectionState
-from h2.events import Event, RequestReceived
-from h2.stream import H2Stream, StreamInputs, StreamState
+from h2.events import DataReceived, Event, RequestReceived, StreamEnded
+from h2.stream import H2Stream, StreamState
 
 from gateway.grpc.http2 import MAX_STREAM_ID, GuardedH2
 from gateway.grpc.limits import Limits
@@ -26,6 +27,10 @@ LONGEST_BLOCK = 512
 _HEADER = Struct(">BHBBI").unpack_from
 _DATA, _HEADERS = 0, 1
 _END_STREAM, _END_HEADERS = 0x1, 0x4
+# Looked up once: a member of an enum costs as much as a call.
+_OPEN, _HALF_CLOSED_REMOTE = StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE
+_SERVER_OPEN = ConnectionState.SERVER_OPEN
+_ODD = AllowedStreamIDs.ODD
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -78,16 +83,18 @@ class QuickH2(GuardedH2):
             or self.refusing
             or stream_id <= self.highest_inbound_stream_id
             or stream_id % 2 == 0
-            or self.state_machine.state is not ConnectionState.SERVER_OPEN
+            or self.state_machine.state is not _SERVER_OPEN
             or self.open_inbound_streams >= self._max_streams
         ):
             return None
-        stream: H2Stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
-        events = stream.state_machine.process_input(StreamInputs.RECV_HEADERS)
-        request = events[0]
-        assert isinstance(request, RequestReceived)
+        stream: H2Stream = self._begin_new_stream(stream_id, _ODD)
+        machine = stream.state_machine  # What it would note of the input RECV_HEADERS.
+        machine.state = _OPEN
+        machine.client = False
+        machine.headers_received = True
+        request = RequestReceived(stream_id=stream_id)
         request.headers = headers  # type: ignore[assignment]  # Nobody changes them.
-        return events
+        return [request]
 
     def _learn(self, block: bytes, frame: bytes) -> list[Event]:
         """Let h2 read a HEADERS frame, and remember what its block means as long as that holds."""
@@ -123,14 +130,38 @@ class QuickH2(GuardedH2):
         window = self._inbound_flow_control_window_manager
         if (
             stream is None
-            or stream.state_machine.state is not StreamState.OPEN
+            or stream.state_machine.state is not _OPEN
             or stream._expected_content_length is not None
-            or self.state_machine.state is not ConnectionState.SERVER_OPEN
+            or self.state_machine.state is not _SERVER_OPEN
             or size > self.max_inbound_frame_size
             or size > window.current_window_size
             or size > stream._inbound_window_manager.current_window_size
         ):
             return None
-        window.window_consumed(size)
-        _, events = stream.receive_data(data, bool(flags), size)
-        return events
+        window.current_window_size -= size
+        stream._inbound_window_manager.current_window_size -= size
+        received = DataReceived(stream_id=stream_id, data=data, flow_controlled_length=size)
+        if not flags:
+            return [received]
+        stream.state_machine.state = _HALF_CLOSED_REMOTE
+        received.stream_ended = StreamEnded(stream_id=stream_id)
+        return [received, received.stream_ended]
+
+    def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
+        """Give window back for data that was read.
+
+        A stream that its client has ended needs none, and the connection gets it in large steps:
+        between these h2 does no more than count, which is done here.
+        """
+        stream = self.streams.get(stream_id)
+        window = self._inbound_flow_control_window_manager
+        processed = window._bytes_processed + acknowledged_size
+        if (
+            stream is not None
+            and stream.state_machine.state is _HALF_CLOSED_REMOTE
+            and processed < window.max_window_size // 2
+            and window.current_window_size > 0
+        ):
+            window._bytes_processed = processed
+        else:
+            super().acknowledge_received_data(acknowledged_size, stream_id)

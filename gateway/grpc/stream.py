@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import DecodeError, Message
 from grpclib.const import Handler, Status
@@ -15,7 +15,7 @@ from grpclib.protocol import Stream as Http2Stream
 from grpclib.server import Stream
 
 from gateway.grpc.headers import Refusal, Request
-from gateway.grpc.messages import read_message
+from gateway.grpc.messages import InboundBuffer, read_message
 from gateway.status import DetailsCodec
 from gateway.writer import ResponseWriter
 
@@ -75,7 +75,8 @@ class RpcStream(Stream[Any, Any]):
         Raises:
             Refusal: The message is malformed or too large, or there is none where one is due.
         """
-        data = await read_message(self._stream, self._encoding, self._max_message_bytes)
+        buffer = cast(InboundBuffer, self._stream.buffer)
+        data = await read_message(buffer, self._encoding, self._max_message_bytes)
         if data is None:
             if not self._messages_received and not self._cardinality.client_streaming:
                 raise Refusal(

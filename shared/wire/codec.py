@@ -12,18 +12,28 @@ from typing import Any
 import msgpack
 
 from shared.wire.fast import decode_chunk, decode_parts, decode_request, digest_entry, quick
-from shared.wire.generic import Values, WireError, check, decoder, values
+from shared.wire.generic import WireError, check, decoder, values
 from shared.wire.tags import NESTED, TAGS, Frame
 
 VERSION = 1
 MIN_VERSION = 1
 
-_packb: Callable[[tuple[Any, ...]], bytes] = msgpack.Packer(autoreset=True).pack
+
+def _nested(value: Any) -> tuple[Any, ...]:
+    """What lies inside a frame, as msgpack takes it: an array of its fields."""
+    of = _NESTED_VALUES.get(type(value))
+    if of is None:
+        raise TypeError(f"{type(value).__name__} is nothing that a frame holds")
+    return of(value)
+
+
+_packb: Callable[[tuple[Any, ...]], bytes] = msgpack.Packer(autoreset=True, default=_nested).pack
 
 
 def encode(frame: Frame) -> bytes:
     """Turn a frame into bytes of the current version."""
-    return _packb(_ENCODERS[type(frame)](frame))
+    head, fields = _ENCODERS[type(frame)]
+    return _packb(head + fields(frame))
 
 
 def encode_chunk(attempt: int, exec_: int, index: int, ids: list[int], text: str,
@@ -54,14 +64,8 @@ def decode(data: bytes) -> Frame:
     return frame
 
 
-def _encoder(tag: int, cls: type[Any]) -> Values:
-    head = (VERSION, tag)
-    fields = values(cls, _NESTED_VALUES)
-    return lambda frame: head + fields(frame)
-
-
-_NESTED_VALUES = {cls: values(cls, {}) for cls in NESTED}
-_ENCODERS = {cls: _encoder(tag, cls) for tag, cls in TAGS.items()}
+_NESTED_VALUES = {cls: values(cls) for cls in NESTED}
+_ENCODERS = {cls: ((VERSION, tag), values(cls)) for tag, cls in TAGS.items()}
 
 _NESTED_CHECKS = {cls.__name__: check(cls) for cls in NESTED} | {"DigestEntry": digest_entry}
 _DECODERS: dict[int, Callable[[tuple[Any, ...], int], Any]] = {

@@ -21,43 +21,13 @@ class WireError(ValueError):
     """Bytes that are not a frame this version reads."""
 
 
-def values(cls: type[Any], nested: Mapping[type[Any], Values]) -> Values:
-    """Build what turns a dataclass into the tuple of its fields, nested ones flattened.
-
-    Args:
-        cls: The dataclass.
-        nested: How the dataclasses are flattened that its fields hold.
-    """
+def values(cls: type[Any]) -> Values:
+    """Build what turns a dataclass into the tuple of its fields."""
     names = [field.name for field in fields(cls)]
     if len(names) == 1:
         only = names[0]
-        return lambda frame: (_flat(getattr(frame, only), nested),)
-    get = attrgetter(*names)
-    places = [
-        place
-        for place, field in enumerate(fields(cls))
-        if any(inner.__name__ in str(field.type) for inner in nested)
-    ]
-    if not places:
-        return get
-
-    def of(frame: Any) -> tuple[Any, ...]:
-        found = list(get(frame))
-        for place in places:
-            if found[place] is not None:
-                found[place] = _flat(found[place], nested)
-        return tuple(found)
-
-    return of
-
-
-def _flat(value: Any, nested: Mapping[type[Any], Values]) -> Any:
-    """A field's value as msgpack takes it: nested dataclasses become arrays."""
-    if type(value) in nested:
-        return nested[type(value)](value)
-    if type(value) is tuple and value and type(value[0]) in nested:
-        return tuple([_flat(one, nested) for one in value])
-    return value
+        return lambda frame: (getattr(frame, only),)
+    return attrgetter(*names)
 
 
 def decoder(cls: type[Any], nested: Mapping[str, Check]) -> Callable[[tuple[Any, ...], int], Any]:

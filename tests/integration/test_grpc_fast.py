@@ -13,7 +13,8 @@ import pytest
 from grpclib.events import SendInitialMetadata, SendTrailingMetadata, listen
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, Event, RequestReceived, StreamEnded
+from h2.events import DataReceived, Event, RequestReceived, StreamEnded, WindowUpdated
+from h2.stream import H2Stream
 
 from benchmarks.inside import Sink
 from gateway.grpc import outgoing
@@ -78,6 +79,13 @@ def said(events: list[Event]) -> list[tuple[Any, ...]]:
     return found
 
 
+def state_of(stream: H2Stream) -> dict[str, Any]:
+    """All that h2 knows of a stream; the length of the data counts only where it was announced."""
+    known = vars(stream) | vars(stream.state_machine) | vars(stream._inbound_window_manager)
+    left_out = {"state_machine", "_inbound_window_manager", "_actual_content_length"}
+    return {name: value for name, value in known.items() if name not in left_out}
+
+
 @pytest.mark.parametrize("size", [1, 9, 30, 10**6])
 def test_frames_read_quickly_are_read_as_h2_reads_them(size: int) -> None:
     client = H2Connection(H2Configuration(client_side=True, validate_outbound_headers=False))
@@ -95,7 +103,9 @@ def test_frames_read_quickly_are_read_as_h2_reads_them(size: int) -> None:
         for start in range(0, len(data), size):
             events += server.receive_data(data[start : start + size])
         state = (server.highest_inbound_stream_id, server.inbound_flow_control_window)
-        seen.append((said(events), server.data_to_send(), state, sorted(server.streams)))
+        streams = [state_of(one) for one in server.streams.values()]
+        opened = list(server._opened_at)
+        seen.append((said(events), server.data_to_send(), state, streams, opened))
     assert seen[0] == seen[1]
     assert len(seen[0][0]) > 200
 
@@ -116,6 +126,36 @@ def test_a_known_block_means_nothing_once_the_table_has_changed() -> None:
         if str(name) == "x-name"
     ]
     assert names == ["other", "a"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("size", [400, 1500])
+def test_the_window_of_ended_calls_comes_back_to_the_connection(size: int, late: bool) -> None:
+    seen = []
+    for cls in (GuardedH2, QuickH2):
+        client = H2Connection(H2Configuration(client_side=True, validate_outbound_headers=False))
+        client.initiate_connection()
+        server = cls(Limits(stream_window=2**16, connection_window=2**16))
+        client.receive_data(server.data_to_send())
+        unread: list[tuple[int, int]] = []
+        given = []
+        for _ in range(2**18 // size):
+            room = client.outbound_flow_control_window
+            stream_id = client.get_next_available_stream_id()
+            client.send_headers(stream_id, [(":method", "POST"), (":path", "/a/B")])
+            client.send_data(stream_id, bytes(min(size, room)), end_stream=True)
+            server.receive_data(client.data_to_send())
+            unread.append((min(size, room), stream_id))
+            if not late or room <= size:
+                for one in unread:
+                    server.acknowledge_received_data(*one)
+                unread.clear()
+            events = client.receive_data(server.data_to_send())
+            updates = [event for event in events if isinstance(event, WindowUpdated)]
+            given.append([event.delta for event in updates if event.stream_id == 0])
+            assert client.outbound_flow_control_window > 0
+        seen.append((given, server.inbound_flow_control_window))
+    assert seen[0] == seen[1]
 
 
 async def test_writes_of_a_turn_are_one_and_a_burst_is_cut(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from gateway import validate
@@ -10,7 +12,7 @@ from gateway.link import Link
 from millstream.v1 import inference_pb2 as pb
 from shared.bus import Bus, BusOptions
 from shared.errors import InvalidRequest, Unavailable, UnknownModel, Unsupported
-from shared.wire import Announce, ModelCard
+from shared.wire import Announce, ModelCard, Sampling
 from tests.bad_input import CONTEXT, ROWS, VOCABULARY, Bad, request, sampled
 
 CARD = ModelCard(
@@ -46,6 +48,11 @@ async def test_zero_is_a_value_and_unset_is_not() -> None:
     unset = accept(request()).sampling
     assert (unset.temperature, unset.top_k, unset.seed, unset.logprobs) == (None,) * 4
     assert (unset.n, unset.repetition_penalty, unset.max_tokens) == (1, 1.0, None)
+
+
+def test_sampling_has_a_field_for_each_of_the_message() -> None:
+    names = [field.name for field in pb.Sampling.DESCRIPTOR.fields]
+    assert names == [field.name for field in fields(Sampling)]
 
 
 async def test_priorities_become_classes() -> None:
