@@ -19,9 +19,9 @@ from shared import wire
 from shared.errors import MillstreamError, PoisonRequest, Unavailable
 from shared.ticks import TICK, pause
 
-TICK_MOST = 0.1
+TICK_MOST = 0.15
 """Seconds between two ticks while nothing is due: a tick wakes the process, which on a quiet
-machine costs as much as ten tokens."""
+machine costs as much as ten tokens. Most come with the heartbeats of workers, before that."""
 ASK_EVERY = 0.1
 ORPHAN_LIMIT = 2.0
 LATER_MS = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from shared import wire
+from shared import subjects, wire
 from workers.parts import PartsPublisher
 from workers.publisher import Publisher
 
@@ -29,6 +29,7 @@ class Execution:
         request_id: The request's ULID.
         attempt: Which attempt.
         gateway: Whose request it is.
+        subject: Where it speaks.
         token: Where JetStream wants its ack.
         state: Where it is.
         claimed: When it was claimed first, moved on by stalls of this process.
@@ -53,7 +54,7 @@ class Execution:
         "attempt", "begun", "claim_due", "claim_sent", "claimed", "claims", "deadline",
         "deaths", "dirty",
         "exec", "gateway", "open", "publisher", "reasons", "request_id", "sent_at", "state",
-        "terminal", "terminal_due", "token", "tokens", "waiting",
+        "subject", "terminal", "terminal_due", "token", "tokens", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class Execution:
         self.request_id = request_id
         self.attempt = attempt
         self.gateway = gateway
+        self.subject = subjects.reply(gateway, request_id)  # Once, not for every token.
         self.token = token
         self.state = State.CLAIMING
         self.claimed = self.claim_sent = self.claim_due = now

@@ -18,10 +18,11 @@ from shared.bus import Bus, BusOptions
 from shared.metrics import start_metrics_server
 from shared.ready import calm_collector, loop_factory, say_ready
 from shared.tasks import cancel
-from shared.ticks import TICK
+from shared.ticks import TICK, Rest
 from workers.engines.base import Engine, ModelLoadError
 from workers.engines.loading import Unloadable, load_engines, served_name
 from workers.metrics import WorkerMetrics
+from workers.rhythm import Rhythm
 from workers.runner import LoadError, Runner
 from workers.settings import WorkerSettings
 from workers.traces import traced
@@ -52,13 +53,15 @@ class Host:
         self._ready = False
         self._touch_due = 0.0
         self._loop = asyncio.get_running_loop()
+        self._rhythm = Rhythm()
+        self._rest = Rest()
         boots = [secrets.randbits(32) for _ in engines]
         name = f"{settings.name}-{boots[0]:08x}"  # The id of a worker that is alone.
         self._bus = Bus(BusOptions(settings.nats, name, settings.nats_connect()))
         self._runners = [
             Runner(
                 settings, engine, self._bus, model=model, died=self._on_engine_died, boot=boot,
-                alone=len(engines) == 1,
+                alone=len(engines) == 1, stepped=self._on_step,
             )
             for boot, (model, engine) in zip(boots, engines, strict=True)
         ]  # fmt: skip
@@ -118,12 +121,18 @@ class Host:
     async def _keep_time(self) -> None:
         while True:
             now = time.monotonic()
-            pauses = [runner.tick(now) for runner in self._runners]
+            ahead = self._rhythm.ahead
+            pause = min([runner.tick(now, ahead) for runner in self._runners])
+            self._rhythm.ticked(now, pause)
             if self._ready and now >= self._touch_due and self._settings.ready_file is not None:
                 self._touch_due = now + READY_TOUCH
                 if self._bus.connected and not self._stopping.is_set():
                     self._settings.ready_file.touch()  # Health checks look at its age.
-            await asyncio.sleep(min(pauses))
+            await self._rest.for_(pause)
+
+    def _on_step(self) -> None:
+        if self._rhythm.step(time.monotonic()):
+            self._rest.end()
 
     async def _drain(self) -> None:
         """Take nothing new, finish what runs up to the grace, hand the rest back."""

@@ -80,6 +80,7 @@ class Intake:
         self._pulls = Pulls(floor)
         self._inbox = ""
         self._open = False
+        self._planned = False
         self._preparing: asyncio.Task[None] | None = None
         self.surplus = 0
         self.malformed = 0
@@ -108,8 +109,18 @@ class Intake:
         if self._preparing is not None:
             self._preparing.cancel()
 
+    def plan_soon(self) -> None:
+        """A slot may be free, or a pull used up: plan once all that came with it is seen."""
+        if not self._planned:
+            self._planned = True
+            asyncio.get_running_loop().call_soon(self._plan_now)
+
+    def _plan_now(self) -> None:
+        self._planned = False
+        self.plan()
+
     def plan(self) -> None:
-        """Ask for what can be started; called whenever a slot may be free, and now and then."""
+        """Ask for what can be started; called now and then too."""
         if not self._open:
             return
         free = self._free()
@@ -149,7 +160,7 @@ class Intake:
             self._bus.publish(token, b"+TERM")
         else:
             self._take(gateway, request_id, attempt, token, data, fresh=fresh, deaths=deaths)
-        self.plan()
+        self.plan_soon()
 
     def _on_status(self, number: int, headers: bytes) -> None:
         """404 nothing there, 408 expired, 409 leader or consumer changed, 503 no consumer."""
@@ -157,7 +168,7 @@ class Intake:
         self._pulls.ended(number, time.monotonic(), failed=code not in (b"404", b"408"))
         if code in (b"409", b"503"):
             self._prepare_soon()
-        self.plan()
+        self.plan_soon()
 
     # ---- the connection -------------------------------------------------------------------------
 

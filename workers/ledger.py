@@ -243,7 +243,7 @@ class Ledger:
         execution.claim_sent = now
         execution.claim_due = now + CLAIM_EVERY
         claim = wire.Claim(execution.attempt, execution.exec, self.worker, self._digest)
-        self._io.say(execution.gateway, execution.request_id, wire.encode(claim))
+        self._io.say(execution.subject, wire.encode(claim))
 
     def _claim_again(self, execution: Execution, now: float) -> None:
         """No answer yet: say it again for 2 s, then give the message back, or drop an orphan's."""

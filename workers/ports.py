@@ -11,8 +11,8 @@ from workers.engines.base import Job
 class Io(Protocol):
     """What the ledger asks of NATS and the engine; nothing here waits."""
 
-    def say(self, gateway: str, request_id: str, frame: bytes) -> None:
-        """Publish on a request's reply subject."""
+    def say(self, subject: str, frame: bytes, /) -> object:
+        """Publish on a request's reply subject; what it returns is of no interest."""
 
     def tell(self, gateway: str, frame: wire.Frame) -> None:
         """Publish on a gateway's own subject."""

@@ -2,23 +2,29 @@
 
 Several tokens of one choice that come faster than `COALESCE` go out as one chunk; a token that
 comes after a pause goes out at once, so pacing costs no latency.
+
+What was sent is kept as the bytes it was: a record of tokens, texts and lists would be several
+times as much memory, which every token passes through.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from shared import wire
 
 MOST_TOKENS = 512
 
+_stop = itemgetter(0)
+
 
 @dataclass(slots=True)
 class Piece:
-    """Tokens of one choice that travel together; `stop` is the index after the last."""
+    """Tokens of one choice that will travel together; `stop` is the index after the last."""
 
     index: int
     stop: int
@@ -46,11 +52,20 @@ class Piece:
 
 @dataclass(slots=True)
 class Lane:
-    """One choice: what is not yet acknowledged, and how much of it was sent."""
+    """One choice.
 
-    next: int = 0
-    sent: int = 0
-    pieces: deque[Piece] = field(default_factory=deque)
+    Attributes:
+        next: The index of the next token.
+        sent: The index after the last token sent.
+        kept_from: The index of the first token in the record.
+        said: Chunks sent and not acknowledged, each with the index after its last token.
+        unsent: What waits to be sent.
+    """
+
+    next: int
+    sent: int
+    kept_from: int
+    said: list[tuple[int, bytes]] = field(default_factory=list)
     unsent: list[Piece] = field(default_factory=list)
 
 
@@ -68,7 +83,7 @@ class Publisher:
     def __init__(self, attempt: int, exec_: int, starts: Sequence[int]) -> None:
         self._attempt = attempt
         self._exec = exec_
-        self.lanes = [Lane(next=start, sent=start) for start in starts]
+        self.lanes = tuple([Lane(start, start, start) for start in starts])
 
     @property
     def choices(self) -> int:
@@ -83,7 +98,21 @@ class Publisher:
     @property
     def kept(self) -> int:
         """Tokens in the record."""
-        return sum(lane.next - lane.pieces[0].index for lane in self.lanes if lane.pieces)
+        return sum([lane.next - lane.kept_from for lane in self.lanes])
+
+    def say(
+        self, choice: int, ids: list[int], text: str, ends: list[int], logprobs: list[Any] | None
+    ) -> bytes:
+        """Take the next tokens of a choice, and encode them alone: nothing of it waits."""
+        lane = self.lanes[choice]
+        start = lane.next
+        lane.next = lane.sent = stop = start + len(ids)
+        chunk = wire.encode_chunk(
+            self._attempt, self._exec, start, ids, text, None if len(ids) == 1 else ends, choice,
+            logprobs,
+        )  # fmt: skip
+        lane.said.append((stop, chunk))
+        return chunk
 
     def add(
         self, choice: int, ids: list[int], text: str, ends: list[int], logprobs: list[Any] | None
@@ -97,9 +126,7 @@ class Publisher:
             if stop - last.index <= MOST_TOKENS:
                 last.extend(ids, text, ends, logprobs)
                 return
-        piece = Piece(start, stop, ids, text, ends, logprobs)
-        lane.pieces.append(piece)
-        lane.unsent.append(piece)
+        lane.unsent.append(Piece(start, stop, ids, text, ends, logprobs))
 
     def flush(self) -> list[bytes]:
         """Encode what was added and not yet sent, one chunk a choice (more where it is long)."""
@@ -107,7 +134,9 @@ class Publisher:
         for choice, lane in enumerate(self.lanes):
             if lane.unsent:
                 for piece in lane.unsent:
-                    frames.append(self._encode(choice, piece))  # noqa: PERF401  # A call less.
+                    chunk = self._encode(choice, piece)
+                    lane.said.append((piece.stop, chunk))
+                    frames.append(chunk)
                 lane.unsent.clear()
                 lane.sent = lane.next
         return frames
@@ -116,17 +145,19 @@ class Publisher:
         """Encode again what was sent of a choice from `index` on, as far as it is kept."""
         if not 0 <= choice < len(self.lanes):
             return []
-        lane = self.lanes[choice]
-        again = [piece for piece in lane.pieces if piece.stop > index and piece.stop <= lane.sent]
+        again = [chunk for stop, chunk in self.lanes[choice].said if stop > index]
         return [self._encode(choice, piece) for piece in _joined(again)]
 
     def acknowledge(self, frontiers: Sequence[int]) -> int:
         """Forget what the gateway has; returns how many tokens that were."""
         freed = 0
         for lane, frontier in zip(self.lanes, frontiers, strict=False):
-            known = min(frontier, lane.sent)
-            while lane.pieces and lane.pieces[0].stop <= known:
-                freed += len(lane.pieces.popleft().ids)
+            had = bisect_right(lane.said, frontier, key=_stop)
+            if had:
+                kept_from = lane.said[had - 1][0]
+                freed += kept_from - lane.kept_from
+                lane.kept_from = kept_from
+                del lane.said[:had]
         return freed
 
     def _encode(self, choice: int, piece: Piece) -> bytes:
@@ -137,14 +168,17 @@ class Publisher:
         )  # fmt: skip
 
 
-def _joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Adjoining pieces as few, of at most `MOST_TOKENS` tokens each; the given ones stay."""
+def _joined(chunks: Sequence[bytes]) -> list[Piece]:
+    """Adjoining chunks as few pieces, of at most `MOST_TOKENS` tokens each."""
     joined: list[Piece] = []
-    for piece in pieces:
-        ids, ends, logprobs = piece.ids, piece.ends, piece.logprobs
-        if joined and piece.stop - joined[-1].index <= MOST_TOKENS:
-            joined[-1].extend(ids, piece.text, ends, logprobs)
+    for data in chunks:
+        chunk = wire.decode(data)
+        assert isinstance(chunk, wire.Chunk)
+        ids, text = [*chunk.token_ids], chunk.text
+        ends = [len(text)] if chunk.ends is None else [*chunk.ends]
+        logprobs = None if chunk.logprobs is None else [*chunk.logprobs]
+        if joined and chunk.stop - joined[-1].index <= MOST_TOKENS:
+            joined[-1].extend(ids, text, ends, logprobs)
         else:
-            own = None if logprobs is None else [*logprobs]
-            joined.append(Piece(piece.index, piece.stop, [*ids], piece.text, [*ends], own))
+            joined.append(Piece(chunk.index, chunk.stop, ids, text, ends, logprobs))
     return joined

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -20,7 +20,7 @@ from shared.natsio import rare
 from shared.streams import StreamConfigError
 from shared.ticks import TICK
 from workers.batching.admission import Admission
-from workers.engines.base import Engine, Job, ModelLoadError
+from workers.engines.base import Engine, Job, ModelLoadError, Output
 from workers.intake import Intake
 from workers.ledger import Ledger
 from workers.metrics import Snapshot, StepTimes
@@ -46,6 +46,7 @@ class Runner:
         died: Called once, if the engine fails as a whole.
         boot: The upper bits of its execs, 32 random ones.
         alone: Whether the process runs no other model: then the worker has the process's name.
+        stepped: Called after each step of the engine, its outputs published.
 
     Attributes:
         name: Outlives a restart.
@@ -66,13 +67,15 @@ class Runner:
         died: Callable[[], None],
         boot: int,
         alone: bool = True,
+        stepped: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._bus = bus
-        self._send = bus.client.send  # What every token goes through.
+        self.say = bus.client.send  # See ports.Io; every token goes through it, so no call more.
         self._model = model
         self._died = died
+        self._stepped = stepped
         self._boot = boot
         self.name = settings.name if alone else f"{settings.name}-{_plain(model)}"
         self.worker = f"{self.name}-{self._boot:08x}"
@@ -112,7 +115,7 @@ class Runner:
         """
         started = time.monotonic()
         try:
-            await self._engine.start(self.ledger.on_outputs, self._on_engine_died)
+            await self._engine.start(self._on_outputs, self._on_engine_died)
             card = self._engine.card
             self._model = card.name
             most = self._settings.max_batch or card.max_batch
@@ -157,16 +160,25 @@ class Runner:
         """Free what the engine took."""
         await self._engine.close()
 
+    def _on_outputs(self, outputs: Sequence[Output]) -> None:
+        self.ledger.on_outputs(outputs)
+        self._stepped()
+
     def _on_engine_died(self, error: MillstreamError) -> None:
         log.error("engine_died", model=self._model, error=str(error))
         self._died()
 
     # ---- time -----------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> float:
-        """Do what is due; returns in how many seconds to call it again."""
+    def tick(self, now: float, ahead: float) -> float:
+        """Do what is due; returns in how many seconds to call it again.
+
+        Args:
+            now: Monotonic seconds.
+            ahead: A beat that is due within so many seconds goes out now.
+        """
         if self._bus.connected:
-            if now >= self._beat_due:
+            if now + ahead >= self._beat_due:
                 self._beat_due = now + self._settings.heartbeat_seconds
                 self._beat()
             if now >= self._announce_due:
@@ -265,10 +277,6 @@ class Runner:
 
     # ---- what the ledger asks (ports.Io) --------------------------------------------------------
 
-    def say(self, gateway: str, request_id: str, frame: bytes) -> None:
-        """Publish on a request's reply subject."""
-        self._send(subjects.reply(gateway, request_id), frame)
-
     def tell(self, gateway: str, frame: wire.Frame) -> None:
         """Publish on a gateway's own subject."""
         self._bus.publish(subjects.gateway(gateway), wire.encode(frame))
@@ -296,7 +304,7 @@ class Runner:
     def freed(self) -> None:
         """A slot is free: pull."""
         if self._intake is not None:
-            self._loop.call_soon(self._intake.plan)
+            self._intake.plan_soon()
 
     def now(self) -> float:
         """Monotonic seconds."""

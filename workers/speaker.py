@@ -42,6 +42,7 @@ class Speaker:
         self.kept = 0
         self.tokens = 0
         self._io = io
+        self._say = io.say
         self._ended = ended
         self._dirty: list[Execution] = []
         self._flush_planned = False
@@ -50,7 +51,9 @@ class Speaker:
     def on_outputs(self, execs: Mapping[int, Execution], outputs: Sequence[Output]) -> None:
         """Publish what a step generated."""
         now = self._io.now()
+        paused = now - COALESCE
         ended = State.ENDED
+        tokens = 0
         for output in outputs:
             execution = execs.get(output.job)
             if execution is None or execution.state is ended:
@@ -62,20 +65,25 @@ class Speaker:
             elif output.token_ids:
                 publisher = execution.publisher
                 assert type(publisher) is Publisher
-                count = len(output.token_ids)
-                self.tokens += count
-                self.kept += count
-                logprobs = output.logprobs
-                publisher.add(
-                    output.choice, output.token_ids, output.text, output.ends,
-                    None if logprobs is None else _plain(logprobs),
-                )  # fmt: skip
-                if not execution.dirty:
-                    self._send_or_wait(execution, now)
+                ids = output.token_ids
+                tokens += len(ids)
+                logprobs = None if output.logprobs is None else _plain(output.logprobs)
+                if execution.dirty or execution.sent_at > paused:
+                    publisher.add(output.choice, ids, output.text, output.ends, logprobs)
+                    if not execution.dirty:
+                        self._wait(execution)
+                else:  # After a pause, alone.
+                    execution.sent_at = now
+                    self._say(
+                        execution.subject,
+                        publisher.say(output.choice, ids, output.text, output.ends, logprobs),
+                    )
             if output.error is not None:
                 self.fail(execution, output.error)
             elif output.finish is not None:
                 self._finish(execution, output)
+        self.tokens += tokens
+        self.kept += tokens
 
     def _begun(self, execution: Execution, output: Output) -> None:
         ids = array("I", output.prompt_ids or ())
@@ -86,7 +94,7 @@ class Speaker:
             self.fingerprint,
         )  # fmt: skip
         execution.begun = wire.encode(begun)
-        self._io.say(execution.gateway, execution.request_id, execution.begun)
+        self._say(execution.subject, execution.begun)
 
     def _items(self, execution: Execution, items: Sequence[bytes], now: float) -> None:
         publisher = execution.publisher
@@ -94,8 +102,13 @@ class Speaker:
         self.tokens += len(items)
         publisher.add(items)
         self.restrain(execution)
-        if not execution.dirty:
-            self._send_or_wait(execution, now)
+        if execution.dirty:
+            return
+        if execution.sent_at > now - COALESCE:
+            self._wait(execution)
+        else:
+            execution.sent_at = now
+            self.send(execution)
 
     def restrain(self, execution: Execution) -> None:
         """A function whose window is used up yields no more."""
@@ -124,14 +137,10 @@ class Speaker:
         """Publish what was generated and not yet sent."""
         execution.dirty = False
         for frame in execution.publisher.flush():
-            self._io.say(execution.gateway, execution.request_id, frame)
+            self._say(execution.subject, frame)
 
-    def _send_or_wait(self, execution: Execution, now: float) -> None:
-        """Send at once what comes after a pause; what follows closely waits to travel together."""
-        if now - execution.sent_at >= COALESCE:
-            execution.sent_at = now
-            self.send(execution)
-            return
+    def _wait(self, execution: Execution) -> None:
+        """What follows closely on what was sent waits to travel together."""
         execution.dirty = True
         self._dirty.append(execution)
         if not self._flush_planned:
@@ -187,16 +196,16 @@ class Speaker:
     def repeat(self, execution: Execution, now: float) -> None:
         """Say the last word, again."""
         execution.terminal_due = now + TERMINAL_EVERY
-        self._io.say(execution.gateway, execution.request_id, execution.terminal or b"")
+        self._say(execution.subject, execution.terminal or b"")
 
     def resend(self, execution: Execution, choice: int, index: int, *, begun: bool) -> None:
         """Say again what the record holds of a choice from `index` on, and the last word."""
         if begun and execution.begun is not None:
-            self._io.say(execution.gateway, execution.request_id, execution.begun)
+            self._say(execution.subject, execution.begun)
         for frame in execution.publisher.resend(choice, index):
-            self._io.say(execution.gateway, execution.request_id, frame)
+            self._say(execution.subject, frame)
         if execution.terminal is not None:
-            self._io.say(execution.gateway, execution.request_id, execution.terminal)
+            self._say(execution.subject, execution.terminal)
 
     def say_again(self, execution: Execution) -> None:
         """Say everything again: it was said while nobody listened."""

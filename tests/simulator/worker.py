@@ -220,8 +220,8 @@ class Worker(Member):
 
     # ---- ledger.Io ------------------------------------------------------------------------------
 
-    def say(self, gateway: str, request_id: str, frame: bytes) -> None:
-        self.send(subjects.reply(gateway, request_id), frame)
+    def say(self, subject: str, frame: bytes) -> None:
+        self.send(subject, frame)
         if self.tear is not None and _cut_short(frame):
             self.world.after(TEAR_AFTER, self.tear)
             self.tear = None

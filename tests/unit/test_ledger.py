@@ -35,7 +35,7 @@ class Io:
         self.aborted: list[int] = []
         self.windows: list[tuple[int, bool]] = []
 
-    def say(self, gateway: str, request_id: str, frame: bytes) -> None:
+    def say(self, subject: str, frame: bytes) -> None:
         self.said.append(wire.decode(frame))
 
     def tell(self, gateway: str, frame: wire.Frame) -> None:

@@ -27,13 +27,14 @@ from workers.engines.text import TextStream
 
 @dataclass(slots=True)
 class _Running:
-    """One choice of a job."""
+    """One choice of a job, with what every step asks of it."""
 
-    job: Job
+    job: int
     choice: int
     prompt: tuple[int, ...]
     limit: int
     starts: float
+    logprobs: int | None
     count: int = 0
     state: int = 0
     stream: TextStream | None = None
@@ -127,16 +128,17 @@ class SimEngine(Engine):
         self._hung_before = True
 
     def _admit(self, now: float) -> None:
+        starts = now + self._options.prefill_ms / 1000
         for job in list(self._waiting.values()):
             if len(self._running) >= self._options.max_batch:
                 return
             del self._waiting[job.id]
             try:
-                self._begin(job, now)
+                self._begin(job, starts)
             except MillstreamError as error:
                 self._sink([Output(job.id, [], "", [], error=error)])
 
-    def _begin(self, job: Job, now: float) -> None:
+    def _begin(self, job: Job, starts: float) -> None:
         context = self._options.context_length
         prompt = prompt_ids(job, context)
         room = context - len(prompt)
@@ -147,9 +149,10 @@ class SimEngine(Engine):
                 f"for at most {room}",
                 field="sampling.max_tokens",
             )
-        starts = now + self._options.prefill_ms / 1000
         for choice in range(job.sampling.n):
-            running = _Running(job, choice, prompt, limit, starts, told=choice > 0)
+            running = _Running(
+                job.id, choice, prompt, limit, starts, job.sampling.logprobs, told=choice > 0
+            )
             delivered = job.delivered[choice] if job.delivered else ()
             running.state = chain_seed(prompt)
             running.count = len(delivered)
@@ -167,7 +170,7 @@ class SimEngine(Engine):
         ended = []
         self._steps += 1
         hang = False
-        for key, running in self._running.items():
+        for running in self._running.values():
             if running.starts > now:
                 continue
             if running.count + 1 == options.hang_at and not self._hung_before:
@@ -181,7 +184,7 @@ class SimEngine(Engine):
             if output is not None:
                 outputs.append(output)
                 if output.finish is not None:
-                    ended.append(key)
+                    ended.append((running.job, running.choice))
         for key in ended:
             self._running.pop(key, None)
         if outputs:
@@ -189,18 +192,17 @@ class SimEngine(Engine):
         return hang
 
     def _next(self, running: _Running) -> Output | None:
-        job = running.job
         if running.count >= running.limit or (running.stream and running.stream.stopped):
-            output = Output(job.id, [], "", [], choice=running.choice)
+            output = Output(running.job, [], "", [], choice=running.choice)
             return self._finish(running, output)
         token = running.count
         if self._options.mode == "chain":
-            token = chain_next(running.state, chain_tag(job.id))
+            token = chain_next(running.state, chain_tag(running.job))
             running.state = chain_after(running.state, token)
         running.count += 1
         logprobs = None
-        if job.sampling.logprobs is not None:
-            others = range(token, token + job.sampling.logprobs)
+        if running.logprobs is not None:
+            others = range(token, token + running.logprobs)
             top = tuple((other, f" {other}", float(token - other)) for other in others)
             logprobs = TokenLogprobs(0.0, top)
         if running.stream is not None:
@@ -208,8 +210,9 @@ class SimEngine(Engine):
         else:
             text = f" {token}"
             output = Output(
-                job.id, [token], text, [len(text)], [logprobs] if logprobs else None, running.choice
-            )
+                running.job, [token], text, [len(text)], [logprobs] if logprobs else None,
+                running.choice,
+            )  # fmt: skip
         if not running.told:
             running.told = True
             output.prompt_ids = running.prompt
@@ -226,9 +229,9 @@ class SimEngine(Engine):
             stream.flush()
         taken = stream.take()
         if taken is None:
-            return Output(running.job.id, [], "", [], choice=running.choice)
+            return Output(running.job, [], "", [], choice=running.choice)
         return Output(
-            running.job.id, taken.token_ids, taken.text, taken.ends, taken.logprobs or None,
+            running.job, taken.token_ids, taken.text, taken.ends, taken.logprobs or None,
             running.choice,
         )  # fmt: skip
 
