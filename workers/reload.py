@@ -32,6 +32,5 @@ def run_reloading(argv: Sequence[str]) -> int:
         target_type="command",
         watch_filter=PythonFilter(),
         sigint_timeout=GRACE,
-        grace_period=0.5,
     )
     return 0
