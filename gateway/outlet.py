@@ -1,8 +1,9 @@
 """From a session to its client: a bounded buffer that is written without waiting.
 
-Everything that arrives for one client within a turn of the event loop goes out as one write. A
-client that does not read fills its own buffer and nobody else's. What a message looks like is the
-subclass's business: here those of `Generate`, in `gateway.http` and `gateway.kserve` the others.
+What arrives for one client within a turn of the event loop goes out as one write; the tokens of
+`Generate` are written at once while nothing waits, since a gRPC connection joins what its streams
+write. A client that does not read fills its own buffer and nobody else's. What a message looks like
+is the subclass's business: here those of `Generate`, in `gateway.http` and `gateway.kserve` others.
 """
 
 from __future__ import annotations
@@ -105,14 +106,11 @@ class Buffered(TextOnly):
         overflowed: Called when the client has not read for so long that its buffer is full.
         conclude: Called when all of an answer that went well is written: what it adds travels
             along, and waits for no task.
-
-    Attributes:
-        tokens: How many were delivered.
     """
 
     __slots__ = (
         "_conclude", "_dirty", "_ended", "_error", "_flusher", "_overflowed", "_size", "_unsent",
-        "_wake", "_writer", "tokens",
+        "_wake", "_writer",
     )  # fmt: skip
 
     def __init__(
@@ -132,7 +130,6 @@ class Buffered(TextOnly):
         self._ended = False
         self._error: MillstreamError | None = None
         self._wake = asyncio.Event()
-        self.tokens = 0
 
     @property
     def idle(self) -> bool:
@@ -199,9 +196,8 @@ class Buffered(TextOnly):
 
     def _end(self) -> None:
         self._ended = True
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.soon(self)
+        if not self._dirty:  # Else the flush goes on.
+            self._go_on()
 
 
 class GenerateOutlet(Buffered):
@@ -245,16 +241,12 @@ class GenerateOutlet(Buffered):
         ends: Sequence[int] | None = None,
     ) -> None:
         """The next tokens."""
-        self.tokens += len(ids)
         if logprobs is None:
-            message = encode.delta(index, ids, text, choice, attempt)
-            # Where nothing waits, at once: the connection joins what a turn writes.
-            if self._dirty or self._unsent or not self._writer.write((message,)):
-                self._put(message)
+            self._say(encode.delta(index, ids, text, choice, attempt))
             return
         delta = pb.Delta(index=index, text=text, token_ids=ids, choice=choice, attempt=attempt)
         delta.logprobs.extend(_logprobs(entry) for entry in logprobs)
-        self._put(pb.GenerateResponse(delta=delta).SerializeToString())
+        self._say(pb.GenerateResponse(delta=delta).SerializeToString())
 
     def finished(self, summary: Summary) -> None:
         """The answer is complete."""
@@ -275,8 +267,13 @@ class GenerateOutlet(Buffered):
                 pb.Choice(index=index, reason=REASONS[reason])
                 for index, reason in enumerate(summary.reasons)
             )
-        self._put(pb.GenerateResponse(finished=finished).SerializeToString())
+        self._say(pb.GenerateResponse(finished=finished).SerializeToString())
         self._end()
+
+    def _say(self, message: bytes) -> None:
+        """Write now, where nothing waits: the connection joins what a turn writes."""
+        if self._dirty or self._unsent or not self._writer.write((message,)):
+            self._put(message)
 
 
 def _logprobs(entry: tuple[float, Sequence[tuple[int, str, float]]]) -> pb.TokenLogprobs:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gateway.outlet import Buffered
+from gateway.outlet import Buffered, Flusher, Writer
+from shared.errors import MillstreamError
 
 
 class Piece(NamedTuple):
@@ -44,9 +45,19 @@ class Piece(NamedTuple):
 
 
 class PieceOutlet(Buffered):
-    """An outlet whose subclass says what becomes of a piece."""
+    """An outlet whose subclass says what becomes of a piece.
 
-    __slots__ = ()
+    Attributes:
+        tokens: How many were delivered.
+    """
+
+    __slots__ = ("tokens",)
+
+    def __init__(
+        self, writer: Writer, flusher: Flusher, overflowed: Callable[[MillstreamError], None]
+    ) -> None:
+        super().__init__(writer, flusher, overflowed)
+        self.tokens = 0
 
     def delta(
         self,
