@@ -139,7 +139,10 @@ class LeanClient(Client):
         if not self.is_connected or self._transport is None or not unsent:
             return
         transport = self._tcp()
-        if transport is not None and transport.get_write_buffer_size() > MAX_UNSENT:
+        # It may be closed a turn before the library knows; uvloop's raises where one writes to it.
+        if transport is not None and (
+            transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT
+        ):
             self.refused_sends += len(unsent)
             return
         self._transport.write(b"".join(unsent))

@@ -106,11 +106,11 @@ class Publisher:
         """Take the next tokens of a choice, and encode them alone: nothing of it waits."""
         lane = self.lanes[choice]
         start = lane.next
-        lane.next = lane.sent = stop = start + len(ids)
         chunk = wire.encode_chunk(
             self._attempt, self._exec, start, ids, text, None if len(ids) == 1 else ends, choice,
             logprobs,
         )  # fmt: skip
+        lane.next = lane.sent = stop = start + len(ids)
         lane.said.append((stop, chunk))
         return chunk
 

@@ -178,8 +178,9 @@ class Runner:
             ahead: A beat that is due within so many seconds goes out now.
         """
         if self._bus.connected:
-            if now + ahead >= self._beat_due:
-                self._beat_due = now + self._settings.heartbeat_seconds
+            every = self._settings.heartbeat_seconds
+            if now + min(ahead, every / 2) >= self._beat_due:
+                self._beat_due = now + every
                 self._beat()
             if now >= self._announce_due:
                 self._announce()
@@ -193,7 +194,7 @@ class Runner:
         if self._intake is not None:
             self._intake.plan()
         if self._admission.learns and seen.running:
-            return TICK  # Each look at the engine is a step's time.
+            pause = TICK  # Each look at the engine is a step's time.
         return max(0.0, min(pause, self._beat_due - now)) if self._bus.connected else pause
 
     def snapshot(self) -> Snapshot:

@@ -15,6 +15,7 @@ from millstream.nats_server import NatsServer
 from shared.bus import Bus, BusOptions, parse_puback
 from shared.errors import Overloaded, RequestTooLarge, Unavailable
 from shared.natsio import MOST_JOINED, SOON, next_server
+from shared.ready import loop_factory
 from shared.streams import ensure_streams
 from tests.faults.harness import until
 
@@ -206,3 +207,22 @@ async def test_a_burst_is_not_held_back_to_its_end(bus: Bus) -> None:
         assert bus.publish("x", data)
     assert len(bus.client._unsent) == 1
     await until(lambda: got == sent, "all arrive, in order")
+
+
+def test_senders_hear_nothing_of_a_connection_that_dies(nats: NatsServer) -> None:
+    async def scenario() -> None:
+        bus = Bus(BusOptions((nats.url,), "sender"))
+        await bus.start()
+        for _ in range(10):
+            transport = bus.client._tcp()
+            assert transport is not None
+            transport.abort()
+            while bus.connected:
+                for _ in range(MOST_JOINED):
+                    bus.publish("x", b"1")
+                await asyncio.sleep(0)
+            await until(lambda: bus.connected, "it is back")
+        await bus.close()
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # uvloop's transports raise.
+        runner.run(scenario())
