@@ -19,7 +19,7 @@ from shared import wire
 from shared.errors import MillstreamError, PoisonRequest, Unavailable
 from shared.ticks import TICK, pause
 
-TICK_MOST = 0.15
+TICK_MOST = 0.12
 """Seconds between two ticks while nothing is due: a tick wakes the process, which on a quiet
 machine costs as much as ten tokens. Most come with the heartbeats of workers, before that."""
 ASK_EVERY = 0.1

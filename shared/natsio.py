@@ -199,8 +199,8 @@ class LeanParser(Parser):
                     raise ProtocolError
                 break
             body = start = line_end + 2
-            fields = data[position:line_end].split()
-            kind = fields[0] if fields else b""
+            fields = data[position:line_end].split(b" ")  # Subjects may hold other blanks.
+            kind = fields[0]
             if kind != b"MSG" and kind != b"HMSG":
                 line = data[position:line_end]
                 position = start

@@ -31,7 +31,7 @@ _packb: Callable[[tuple[Any, ...]], bytes] = msgpack.Packer(autoreset=True, defa
 
 
 def encode(frame: Frame) -> bytes:
-    """Turn a frame into bytes of the current version."""
+    """Turn a frame into bytes of the current version; only on the event loop's thread."""
     head, fields = _ENCODERS[type(frame)]
     return _packb(head + fields(frame))
 

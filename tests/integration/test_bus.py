@@ -59,6 +59,16 @@ async def test_large_and_empty_messages_with_headers(bus: Bus) -> None:
     assert got[1] == (b"x", b"", b"", b"")
 
 
+async def test_odd_bytes_in_a_subject_are_part_of_it(bus: Bus) -> None:
+    got: list[bytes] = []
+    bus.listen("x.>", lambda subject, _reply, _headers, _data: got.append(subject))
+    await bus.start()
+    odd = [b"x.a\x0cb", b"x.\x0b1", "x.\u2003y".encode()]
+    for subject in odd:
+        bus.publish(subject.decode(), b"1", reply="back")
+    await until(lambda: got == odd, "all arrive")
+
+
 async def test_a_handler_that_raises_stops_nothing(bus: Bus) -> None:
     got: list[bytes] = []
 
