@@ -8,7 +8,6 @@ worker is noticed within milliseconds.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -141,7 +140,6 @@ class NatsServer:
                 stderr=log,
                 start_new_session=True,
                 preexec_fn=dies_with_parent(),
-                env={"GOMAXPROCS": str(_half_the_cores())} | os.environ,
             )
 
     def wait_ready(self, timeout: float = 10.0) -> None:
@@ -223,14 +221,6 @@ class NatsServer:
     def __exit__(self, *_: object) -> None:
         """Stop it."""
         self.stop()
-
-
-def _half_the_cores() -> int:
-    """Half of them, for a server with gateways and workers beside it.
-
-    Its threads would wake on all cores, and what runs there would wait.
-    """
-    return max(1, (os.cpu_count() or 1) // 2)
 
 
 def find_binary() -> str:
