@@ -50,5 +50,5 @@ def test_keys_do_not_show_them() -> None:
     book = KeyBook({"acme": Limits()})
     secret = book.create("acme")
     assert secret not in repr(book)
-    assert secret.split("_")[2] not in repr(book)
+    assert secret.split("_", 2)[2] not in repr(book)
     assert next(iter(book.keys.values())).digest not in repr(book)
