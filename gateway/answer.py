@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.lane import Lane
-from gateway.ports import Outlet
 from shared import wire
 
 RESEND_EVERY = 0.05
@@ -19,6 +18,10 @@ GAP_LIMIT = 1.0
 
 Ask = Callable[[int, int, bool], None]
 """Asks the exec for a choice's tokens from an index on, and for its `Begun` if that is missing."""
+
+
+Give = Callable[..., None]
+"""An outlet's `delta`, or its `items`."""
 
 
 def _ask_nobody(_choice: int, _index: int, _begun: bool) -> None:
@@ -30,7 +33,8 @@ class Answer:
 
     Args:
         choices: How many.
-        outlet: Gets what is new and next.
+        give: Gets what is new and next. The outlet's own method, since a token then touches neither
+            the outlet nor what stands before it.
         ask: Asks for what is missing.
         count: Counts an event.
 
@@ -47,11 +51,8 @@ class Answer:
         "lanes",
     )  # fmt: skip
 
-    def __init__(
-        self, choices: int, outlet: Outlet, ask: Ask, count: Callable[[str], None]
-    ) -> None:
-        # Kept itself: a token then touches neither the outlet nor what stands before it.
-        self._give: Callable[..., None] = outlet.delta
+    def __init__(self, choices: int, give: Give, ask: Ask, count: Callable[[str], None]) -> None:
+        self._give = give
         self._ask = ask
         self._count = count
         self._asked = 0.0

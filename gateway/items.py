@@ -12,9 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from gateway.answer import Answer, Ask
+from gateway.answer import Answer, Ask, Give
 from gateway.lane import Lane
-from gateway.ports import Outlet
 from shared import wire
 
 TELL_AFTER = wire.WINDOW // 4
@@ -27,7 +26,7 @@ class Items(Answer):
     """One function's answer.
 
     Args:
-        outlet: Gets whole items.
+        give: Gets whole items: the outlet's `items`.
         ask: Asks for what is missing.
         count: Counts an event.
     """
@@ -36,9 +35,8 @@ class Items(Answer):
         "_frozen", "_items", "_open", "_parts", "_taken", "_taken_parts", "_untaken", "_untold",
     )  # fmt: skip
 
-    def __init__(self, outlet: Outlet, ask: Ask, count: Callable[[str], None]) -> None:
-        super().__init__(1, outlet, ask, count)
-        self._give = outlet.items
+    def __init__(self, give: Give, ask: Ask, count: Callable[[str], None]) -> None:
+        super().__init__(1, give, ask, count)
         self.begun = _NO_PROMPT
         self._open: list[bytes] = []
         self._items = 0

@@ -108,9 +108,9 @@ class Session:
         self.deadline = deadline
         self._queue_limit = queue_seconds
         self.answer = (
-            Answer(request.sampling.n, outlet, self._ask, wire_port.count)
+            Answer(request.sampling.n, outlet.delta, self._ask, wire_port.count)
             if request.call is None
-            else Items(outlet, self._ask, wire_port.count)
+            else Items(outlet.items, self._ask, wire_port.count)
         )
         self._sequence: int | None = None
         self._digest = 0  # The worker's latest that does not speak against the exec.

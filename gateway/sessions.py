@@ -86,8 +86,7 @@ class Sessions:
             return
         if session.bound_at is not None and key in self._waiting:
             self._stop_waiting(key, session)
-        if session.worker != self._bound.get(key, ""):
-            self._bind(key, session, session.worker)
+        self._bind(key, session, session.worker)
         if session.due is not None:
             self._alert[key] = session
         elif key in self._alert:
@@ -97,8 +96,7 @@ class Sessions:
         request = session.request
         if key in self._waiting:
             self._stop_waiting(key, session)
-        if key in self._bound:
-            self._bind(key, session, "")
+        self._bind(key, session, "")
         del self.by_id[key]
         self._names.pop((request.tenant, request.request_id), None)
         self._alert.pop(key, None)
@@ -115,6 +113,8 @@ class Sessions:
 
     def _bind(self, key: str, session: Session, worker: str) -> None:
         before = self._bound.get(key, "")
+        if worker == before:
+            return
         if before:
             del self._by_worker[before][key]
             if not self._by_worker[before]:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 from grpclib.events import SendInitialMetadata, SendTrailingMetadata, _Event
 from grpclib.exceptions import StreamTerminatedError
-from h2.connection import ConnectionState
 from h2.exceptions import ProtocolError
-from h2.stream import StreamState
 
 from gateway.grpc import blocks
-from gateway.grpc.http2 import GuardedH2
+from gateway.grpc.http2 import SENDABLE, SERVER_OPEN, GuardedH2
 
 if TYPE_CHECKING:
     from gateway.grpc.stream import RpcStream
@@ -28,23 +26,17 @@ _PREFIX_SIZE = 5
 _ONE_MESSAGE = Struct(">BHBBIBI").pack
 """Both, where a frame carries one message."""
 
-_SERVER_OPEN = ConnectionState.SERVER_OPEN
-_SENDABLE = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
-
 
 def _prefixed(messages: Sequence[bytes]) -> bytes:
     return b"".join([_PREFIX(0, len(message)) + message for message in messages])
 
 
-def _frame(stream_id: int, messages: Sequence[bytes]) -> bytes:
-    """One DATA frame (type 0) without flags; its length takes 24 bits."""
-    if len(messages) == 1:
-        length = len(messages[0])
-        size = length + _PREFIX_SIZE
+def _frame(stream_id: int, size: int, messages: Sequence[bytes]) -> bytes:
+    """One DATA frame (type 0) of that size without flags; its length takes 24 bits."""
+    if len(messages) == 1:  # A token of a paced stream.
+        length = size - _PREFIX_SIZE
         return _ONE_MESSAGE(size >> 16, size & 0xFFFF, 0, 0, stream_id, 0, length) + messages[0]
-    data = _prefixed(messages)
-    size = len(data)
-    return _FRAME_HEADER(size >> 16, size & 0xFFFF, 0, 0, stream_id) + data
+    return _FRAME_HEADER(size >> 16, size & 0xFFFF, 0, 0, stream_id) + _prefixed(messages)
 
 
 class ResponseWriter:
@@ -61,8 +53,8 @@ class ResponseWriter:
     """
 
     __slots__ = (
-        "_connection", "_h2", "_machine", "_raw", "_request_id", "_said", "_sending", "_sends",
-        "_state", "_stream", "_transport",
+        "_connection", "_h2", "_raw", "_request_id", "_said", "_sending", "_sends", "_state",
+        "_stream", "_transport",
     )  # fmt: skip
 
     def __init__(self, stream: RpcStream) -> None:
@@ -73,7 +65,6 @@ class ResponseWriter:
         self._transport = self._raw._transport
         # None where the client has reset the call before its handler began.
         self._state = self._h2.streams.get(self._raw.id or 0)
-        self._machine = None if self._state is None else self._state.state_machine
         self._said = False
         self._sending = asyncio.Lock()
         self._sends = 0
@@ -127,23 +118,19 @@ class ResponseWriter:
             while a flow-control window or the socket's buffer has no room for all of them, and
             not after the stream's end.
         """
-        h2, state, machine = self._h2, self._state, self._machine
+        h2, state = self._h2, self._state
         if (
             not (self._said or self._stream._send_initial_metadata_done or self.begin())
             or self._sends
             or state is None
-            or machine is None
             or not self._connection.write_ready.is_set()
             # What `_open` asks, without a call a token.
-            or machine.state not in _SENDABLE
-            or h2.state_machine.state is not _SERVER_OPEN
+            or state.state_machine.state not in SENDABLE
+            or h2.state_machine.state is not SERVER_OPEN
             or self._transport.is_closing()
         ):
             return False
-        if len(messages) == 1:  # A token of a paced stream.
-            size = len(messages[0]) + _PREFIX_SIZE
-        else:
-            size = sum(map(len, messages)) + _PREFIX_SIZE * len(messages)
+        size = sum(map(len, messages)) + _PREFIX_SIZE * len(messages)
         if (
             size > state.outbound_flow_control_window
             or size > h2.outbound_flow_control_window
@@ -156,7 +143,7 @@ class ResponseWriter:
         state.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
         h2.data_frames += 1
-        self._put(_frame(state.stream_id, messages))
+        self._put(_frame(state.stream_id, size, messages))
         if not self._said:  # The stream's own note is memory that a token need not touch.
             self._said = self._stream._send_message_done = True
         return True
@@ -224,8 +211,8 @@ class ResponseWriter:
         state = self._state
         return (
             state is not None
-            and state.state_machine.state in _SENDABLE
-            and self._h2.state_machine.state is _SERVER_OPEN
+            and state.state_machine.state in SENDABLE
+            and self._h2.state_machine.state is SERVER_OPEN
             and not self._transport.is_closing()
         )
 

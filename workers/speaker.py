@@ -74,8 +74,7 @@ class Speaker:
                 logprobs = None if output.logprobs is None else _plain(output.logprobs)
                 if execution.dirty or execution.sent_at > paused:
                     publisher.add(output.choice, ids, output.text, output.ends, logprobs)
-                    if not execution.dirty:
-                        self._wait(execution)
+                    self._wait(execution)
                 else:  # After a pause, alone.
                     execution.sent_at = now
                     self._say(
@@ -111,9 +110,7 @@ class Speaker:
         self.tokens += len(items)
         publisher.add(items)
         self.restrain(execution)
-        if execution.dirty:
-            return
-        if execution.sent_at > now - COALESCE:
+        if execution.dirty or execution.sent_at > now - COALESCE:
             self._wait(execution)
         else:
             execution.sent_at = now
@@ -150,6 +147,8 @@ class Speaker:
 
     def _wait(self, execution: Execution) -> None:
         """What follows closely on what was sent waits to travel together."""
+        if execution.dirty:
+            return
         execution.dirty = True
         self._dirty.append(execution)
         if not self._flush_planned:

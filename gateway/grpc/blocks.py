@@ -8,19 +8,15 @@ keeps of a stream is kept here too; where anything is out of the ordinary the ca
 
 from __future__ import annotations
 
-from h2.connection import ConnectionState
-from h2.stream import H2Stream, StreamInputs, StreamState
+from h2.stream import H2Stream, StreamInputs
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
-from gateway.grpc.http2 import GuardedH2
+from gateway.grpc.http2 import SENDABLE, SERVER_OPEN, GuardedH2
 
 CONTENT_TYPE = "application/grpc+proto"
 _HEADERS = 1
 _END_STREAM, _END_HEADERS = 0x1, 0x4
-# Looked up once: a member of an enum costs as much as a call.
-_SENDABLE = (StreamState.HALF_CLOSED_REMOTE, StreamState.OPEN)
-_SERVER_OPEN = ConnectionState.SERVER_OPEN
 _SEND_END_STREAM = StreamInputs.SEND_END_STREAM
 _LONGEST = 126
 """Bytes whose length still fits the seven bits of a string's first byte."""
@@ -77,7 +73,7 @@ def finish(h2: GuardedH2, stream: H2Stream | None) -> bytes | None:
 def _simple(h2: GuardedH2, stream: H2Stream) -> bool:
     """Whether the stream takes headers, and hpack has nothing to tell the peer in the next ones."""
     return (
-        stream.state_machine.state in _SENDABLE
-        and h2.state_machine.state is _SERVER_OPEN
+        stream.state_machine.state in SENDABLE
+        and h2.state_machine.state is SERVER_OPEN
         and not h2.encoder.table_size_changes
     )

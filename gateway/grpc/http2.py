@@ -39,7 +39,9 @@ RAPID = 1.0
 
 HARD_HEADER_FACTOR = 4
 MAX_HEADER_TABLE = 4096
-_UNANSWERED = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
+# Looked up once, for this module and its fast twins: a member of an enum costs as much as a call.
+SERVER_OPEN = ConnectionState.SERVER_OPEN
+SENDABLE = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
 
 # latin-1 decodes any byte: a stray one in a header is a call's fault, not the connection's.
 _CONFIG = H2Configuration(
@@ -109,7 +111,7 @@ class GuardedH2(H2Connection):
     @property
     def open(self) -> bool:
         """Whether frames can be sent on streams."""
-        return self.state_machine.state is ConnectionState.SERVER_OPEN
+        return self.state_machine.state is SERVER_OPEN
 
     @property
     def open_inbound_streams(self) -> int:
@@ -206,7 +208,7 @@ class GuardedH2(H2Connection):
         if (
             opened_at is not None
             and stream is not None
-            and stream.state_machine.state in _UNANSWERED
+            and stream.state_machine.state in SENDABLE
             and time.monotonic() - opened_at < RAPID
         ):
             self._spend_reset()

@@ -12,11 +12,11 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from h2.connection import AllowedStreamIDs, ConnectionState
+from h2.connection import AllowedStreamIDs
 from h2.events import DataReceived, Event, RequestReceived, StreamEnded
 from h2.stream import H2Stream, StreamState
 
-from gateway.grpc.http2 import MAX_STREAM_ID, GuardedH2
+from gateway.grpc.http2 import MAX_STREAM_ID, SERVER_OPEN, GuardedH2
 from gateway.grpc.limits import Limits
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ _DATA, _HEADERS = 0, 1
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 # Looked up once: a member of an enum costs as much as a call.
 _OPEN, _HALF_CLOSED_REMOTE = StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE
-_SERVER_OPEN = ConnectionState.SERVER_OPEN
 _ODD = AllowedStreamIDs.ODD
 
 Headers = tuple[tuple[str, str], ...]
@@ -83,7 +82,7 @@ class QuickH2(GuardedH2):
             or self.refusing
             or stream_id <= self.highest_inbound_stream_id
             or stream_id % 2 == 0
-            or self.state_machine.state is not _SERVER_OPEN
+            or self.state_machine.state is not SERVER_OPEN
             or self.open_inbound_streams >= self._max_streams
         ):
             return None
@@ -132,7 +131,7 @@ class QuickH2(GuardedH2):
             stream is None
             or stream.state_machine.state is not _OPEN
             or stream._expected_content_length is not None
-            or self.state_machine.state is not _SERVER_OPEN
+            or self.state_machine.state is not SERVER_OPEN
             or size > self.max_inbound_frame_size
             or size > window.current_window_size
             or size > stream._inbound_window_manager.current_window_size

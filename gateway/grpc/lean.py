@@ -41,13 +41,6 @@ class ServerConnection(Connection):
 
     _connection: GuardedH2
 
-    def ack(self, stream_id: int, size: int) -> None:
-        """Give window back for data that was read, and tell the peer where h2 says so."""
-        if size:
-            self._connection.acknowledge_received_data(size, stream_id)
-            if self._connection._data_to_send:
-                self.flush()
-
     def flush(self) -> None:
         """Write what h2 has ready."""
         data = self._connection.data_to_send()

@@ -45,32 +45,19 @@ class InboundBuffer(Buffer):
         self._eof = True
         self._wake()
 
-    def holds(self, size: int) -> bool:
-        """Whether `read` of that many bytes would not wait, so that `take` does as well."""
-        return len(self._data) >= size or self._eof
-
     async def read(self, size: int) -> bytes:
         """Read that many bytes; fewer only where the stream ends before."""
-        while not self.holds(size):
+        while len(self._data) < size and not self._eof:
             self._ack()
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
             finally:
                 self._reader = None
-        return self.take(size)
-
-    def take(self, size: int) -> bytes:
-        """Take that many of the bytes that are here, or all where there are fewer."""
-        data = self._data
-        if size >= len(data):
-            taken = bytes(data)
-            data.clear()
-        else:
-            with memoryview(data) as view:
-                taken = bytes(view[:size])
-            del data[:size]
-        if self._to_ack and len(data) <= ACK_BELOW:
+        with memoryview(self._data) as view:
+            taken = bytes(view[:size])
+        del self._data[:size]
+        if len(self._data) <= ACK_BELOW:
             self._ack()
         return taken
 
@@ -94,7 +81,7 @@ async def read_message(buffer: InboundBuffer, encoding: str, limit: int) -> byte
     Raises:
         Refusal: It is malformed, or larger than `limit` bytes before or after decompression.
     """
-    prefix = buffer.take(5) if buffer.holds(5) else await buffer.read(5)
+    prefix = await buffer.read(5)
     if not prefix:
         return None
     if len(prefix) < 5:
@@ -104,7 +91,7 @@ async def read_message(buffer: InboundBuffer, encoding: str, limit: int) -> byte
         raise _malformed(f"a message's prefix begins with {compressed}: allowed is 0 or 1")
     if size > limit:
         raise _too_large(f"takes {size} bytes", limit)
-    body = buffer.take(size) if buffer.holds(size) else await buffer.read(size)
+    body = await buffer.read(size)
     if len(body) < size:
         raise _malformed(f"the stream ends after {len(body)} of {size} bytes of a message")
     if not compressed:

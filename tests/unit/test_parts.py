@@ -47,7 +47,7 @@ def answer(out: Out, asked: list[tuple[int, int, bool]] | None = None) -> Items:
         if asked is not None:
             asked.append((choice, index, begun))
 
-    return Items(out, ask, lambda _event: None)
+    return Items(out.items, ask, lambda _event: None)
 
 
 def frames(data: list[bytes]) -> list[wire.Parts]:
