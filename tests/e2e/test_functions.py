@@ -44,11 +44,18 @@ class Shop:
                 [*command, "--nats", self.stack.state["nats"]], cwd=ROOT, stdout=log, stderr=log
             )
         with SyncClient(self.stack.target) as client:
-            eventually(lambda: self._is_served(client), "the functions are served", 30)
+            try:
+                eventually(lambda: self._is_served(client), "the functions are served", 30)
+            except AssertionError as error:
+                seen = "\n".join(map(str, client.models()))
+                raise AssertionError(
+                    f"{error}; served are\n{seen}\nthe worker said\n{self.log}\n"
+                    f"the stack said\n{self.stack.log}"
+                ) from None
 
     def _is_served(self, client: SyncClient) -> bool:
         assert self._worker is not None
-        assert self._worker.poll() is None, self._log.read_text()
+        assert self._worker.poll() is None, "the worker ended"
         served = [one.name for one in client.models() if one.engine == "app" and one.workers]
         return len(served) == 10
 
