@@ -1,6 +1,6 @@
 """The bus: one NATS connection of a process, what it may be asked, and when it is up.
 
-Synchronous where the request path is (`publish`, `publish_acked`, handlers), asynchronous only at
+Synchronous where the request path is (`publish`, `ask`, handlers), asynchronous only at
 start and stop. Owners register with `listen` before `start`; subscriptions outlive reconnects.
 """
 
@@ -19,12 +19,15 @@ from nats.errors import ConnectionClosedError, NoServersError
 from nats.errors import Error as NatsError
 
 from shared.errors import MillstreamError, Overloaded, RequestTooLarge, Unavailable
-from shared.natsio import Handler, LeanClient, next_server
+from shared.natsio import Handler, LeanClient, next_server, rare
+from shared.settings import without_password
 
 log = structlog.get_logger(__name__)
 
 _QUEUE_FULL = 10077
 _STREAM_AWAY = frozenset({10008, 10059, 10076})
+RETRY = 0.1
+"""Seconds between two looks at whether a new connection answers."""
 ANSWER_LIMIT = 5.0
 """Seconds after which an answer to `ask` is not waited for any more."""
 
@@ -48,7 +51,6 @@ class Bus:
     """One connection to NATS.
 
     Attributes:
-        connected_at: Monotonic time of the latest (re)connect, or None while away.
         on_connect: Called after every connect and reconnect, once subscriptions stand again.
         on_disconnect: Called when the connection is lost.
     """
@@ -61,15 +63,15 @@ class Bus:
         self._collecting: dict[int, Callable[[bytes], None]] = {}
         self._next_reply = 0
         self._inbox = ""
-        self.connected_at: float | None = None
-        self.reconnects = 0
+        self._up = False
+        self._failures = 0
         self.on_connect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
 
     @property
     def connected(self) -> bool:
         """Whether a publish would go out now."""
-        return self.connected_at is not None and self._client.is_connected
+        return self._up and self._client.is_connected
 
     @property
     def client(self) -> LeanClient:
@@ -121,7 +123,10 @@ class Bus:
         await self._client.listen(f"{self._inbox}.*", self._on_reply)
         for subject, handler in self._listeners:
             await self._client.listen(subject, handler)
-        await self._barrier()
+        while not (self._client.is_connected and await self._answered()):
+            if self._client.is_closed:
+                raise ConnectionClosedError
+            await asyncio.sleep(RETRY)
         self._set_connected()
 
     async def close(self) -> None:
@@ -130,11 +135,20 @@ class Bus:
             return  # It never came up: there is nothing to send, and the library would object.
         if self._client.is_connected:
             self._client.flush_now()
-            with contextlib.suppress(TimeoutError, NatsError):  # A server that does not answer.
+            with contextlib.suppress(OSError, NatsError):  # A server that does not answer.
                 await self._barrier()
-        self.connected_at = None
+        self._up = False
         self._waiting.clear()
         await self._client.close()
+
+    async def _answered(self) -> bool:
+        """Whether the server has all that was sent, and is still there."""
+        try:
+            await self._barrier()
+        except (TimeoutError, OSError) as error:
+            log.warning("nats_not_ready", error=repr(error))
+            return False
+        return self._client.is_connected
 
     async def _barrier(self) -> None:
         await asyncio.sleep(0)  # The library writes its PING before what waits to be published.
@@ -219,26 +233,37 @@ class Bus:
             waiting[1](data if data or not headers else headers)
 
     def _set_connected(self) -> None:
-        self.connected_at = time.monotonic()
+        if self._up:
+            return  # Lost and found again while it started.
+        self._up = True
+        self._failures = 0
         for callback in self.on_connect:
             callback()
 
     async def _on_reconnect(self) -> None:
-        self.reconnects += 1
         log.info("nats_reconnected")
         self._set_connected()
 
     async def _on_disconnect(self) -> None:
-        if self.connected_at is None:
+        if not self._up:
             return
-        self.connected_at = None
+        self._up = False
         log.warning("nats_disconnected")
         for callback in self.on_disconnect:
             callback()
 
     async def _on_error(self, error: Exception) -> None:
-        if not isinstance(error, NoServersError | ConnectionClosedError):
+        if isinstance(error, NoServersError | ConnectionClosedError):
+            return
+        if self._up or not isinstance(error, OSError):
             log.warning("nats_error", error=repr(error))
+            return
+        self._failures += 1
+        if rare(self._failures):
+            servers = [without_password(url) for url in self._options.servers]
+            log.warning(
+                "nats_unreachable", servers=servers, error=repr(error), failures=self._failures
+            )
 
 
 def nats_away() -> Unavailable:

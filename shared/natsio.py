@@ -10,6 +10,8 @@ What differs from the library, and why (measured, see docs/decisions/0002-lean-n
 - Nothing is published while disconnected, so that no stale heartbeat or cancel goes out later.
 - Reconnecting never ends, is jittered, and aborts the old transport first: with a write backlog
   towards a black hole the library waits for the backlog.
+- A connection that is lost half way through connecting is one more failed attempt: uvloop's error
+  ended the library's reconnecting, an end of file passed for an answer, and tasks were left behind.
 - A protocol error from the server leads to a reconnect; the library closes for good.
 """
 
@@ -18,11 +20,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import structlog
-from nats.aio.client import Client, Server
+from nats.aio.client import Client, Server, Srv
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
@@ -53,14 +57,19 @@ def rare(count: int) -> bool:
 
 
 class LeanClient(Client):
-    """A NATS client whose hot paths are synchronous."""
+    """A NATS client whose hot paths are synchronous.
+
+    Attributes:
+        handlers: What `listen` was given, by subscription.
+        events: Counts of messages that could not be sent (refused_send), and of handlers that
+            raised (handler_error); an owner that counts too may put its own counter here.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._ps: LeanParser = LeanParser(self)
         self.handlers: dict[bytes, Handler] = {}
-        self.handler_errors = 0
-        self.refused_sends = 0
+        self.events: Counter[str] = Counter()
         self._unsent: list[bytes] = []
         self._flush_scheduled = False
         self._flush_planned = False
@@ -100,7 +109,7 @@ class LeanClient(Client):
         """
         # The property, which knows of draining too, is two calls: not for every message.
         if self._status != Client.CONNECTED and not self.is_connected:
-            self.refused_sends += 1
+            self.events["refused_send"] += 1
             return False
         if headers:
             size, total = len(headers), len(headers) + len(payload)
@@ -143,7 +152,7 @@ class LeanClient(Client):
         if transport is not None and (
             transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT
         ):
-            self.refused_sends += len(unsent)
+            self.events["refused_send"] += len(unsent)
             return
         self._transport.write(b"".join(unsent))
 
@@ -163,7 +172,77 @@ class LeanClient(Client):
         if transport is not None:
             transport.abort()
         self._unsent.clear()
+        for pong in self._pongs:  # Of a connection that is gone: who waits in `flush` is told.
+            if not pong.done():
+                pong.set_exception(ConnectionResetError("the connection was lost"))
+                pong.exception()  # Nobody may wait; that is no fault.
+        self._pongs.clear()
         await super()._attempt_reconnect()
+
+    async def close(self) -> None:
+        """Close for good, also while it connects again."""
+        while (
+            (task := self._reconnection_task) is not None
+            and not task.done()
+            and task is not asyncio.current_task()
+        ):
+            task.cancel()  # Again until it ends: `asyncio.wait_for` may lose one.
+            await asyncio.wait({task}, timeout=RETRY_SOON)
+        if not self.is_connected:
+            self._pending.clear()
+            self._pending_data_size = 0
+        await super().close()
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport is None and s.uri.scheme not in ("ws", "wss"):
+            self._transport = LeanTransport()  # type: ignore[no-untyped-call]
+        former = self._tcp()
+        if former is not None:
+            former.abort()  # An attempt that failed leaves it open.
+        await super()._connect_to_server(s)
+
+    async def _process_connect_init(self) -> None:
+        # An attempt that failed late, while it subscribed again, leaves its tasks.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        await super()._process_connect_init()
+        if not self.is_connected:  # The library takes an end of file for a PONG.
+            raise ConnectionResetError("the server closed the connection")
+
+
+class LeanTransport(TcpTransport):
+    """TCP that drops what is written after a reset; `drain` and reading report the reset.
+
+    So do asyncio's transports, which the library is written for. uvloop's raise RuntimeError, which
+    ended the task that reconnects: the process stayed away for good.
+    """
+
+    def __bool__(self) -> bool:
+        return True  # Else the client makes one of its own.
+
+    def write(self, payload: bytes) -> None:
+        """Write, unless the connection is lost."""
+        writer = self._io_writer
+        if writer is not None and not writer.transport.is_closing():
+            writer.write(payload)
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write, unless the connection is lost."""
+        writer = self._io_writer
+        if writer is not None and not writer.transport.is_closing():
+            writer.writelines(payload)
+
+    async def connect_tls(self, *args: Any) -> None:
+        """Go on in TLS.
+
+        Raises:
+            ConnectionResetError: The connection was reset before.
+        """
+        try:
+            await super().connect_tls(*args)
+        except RuntimeError as error:
+            raise ConnectionResetError(str(error)) from error
 
 
 def next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
@@ -232,8 +311,8 @@ class LeanParser(Parser):
             self._data = data[position:]
 
     def _report(self, subject: bytes) -> None:
-        self.nc.handler_errors += 1
-        if rare(self.nc.handler_errors):
+        self.nc.events["handler_error"] += 1
+        if rare(self.nc.events["handler_error"]):
             log.exception("nats_handler_failed", subject=subject.decode(errors="replace"))
 
     async def _hand_on(
