@@ -137,6 +137,17 @@ def test_without_a_target_only_the_engine_says_no() -> None:
     assert (admission.limit, admission.reason) == (19, "kv")
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 8, 49])
+def test_slots_may_all_be_taken(most: int) -> None:
+    """An engine without pages says how many of its slots are taken: full is not too full."""
+    admission = Admission(most, None)
+    for steps in range(1, 4 * most):
+        running = 1 + steps % most
+        seen = Observation(steps=steps, running=running, waiting=0, kv_used=running / most)
+        admission.step(seen, running, 0.01)
+        assert (admission.limit, admission.reason) == (most, "most")
+
+
 def test_a_target_out_of_reach_does_not_stop_the_batch() -> None:
     admission = Admission(64, 0.01)
     engine = SimulatedEngine(0.4, 0.004, 1000)

@@ -201,10 +201,16 @@ class Admission:
     # ---- the engine's own signals ---------------------------------------------------------------
 
     def _fits(self, seen: Observation) -> int | None:
-        """How many requests like those that run the KV cache holds."""
+        """How many requests like those that run the KV cache holds, with some room to grow.
+
+        None where it holds as many as ever run at once: then it is not what limits them, and one
+        that is made of so many slots may be full.
+        """
         if seen.kv_used < KV_TELLING or not seen.running:
             return None
         room = seen.running / seen.kv_used
+        if room > self._most - 1e-6:
+            return None
         return int(max(KV_TARGET * room, room - 1) + 1e-6)
 
     def _look_for_waiting(self, seen: Observation) -> None:

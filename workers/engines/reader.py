@@ -11,6 +11,9 @@ from shared.errors import InvalidRequest
 from shared.wire import Message
 from workers.engines.base import Job
 
+HEAD = 16
+"""Characters that a token hardly ever exceeds in the mean."""
+
 
 class PromptReader:
     """A model's tokenizer, and how much of everything a job may ask for.
@@ -38,10 +41,8 @@ class PromptReader:
             self._check_ids(job.token_ids, "token_ids")
             return self._check_length(list(job.token_ids), "token_ids")
         if job.messages is not None:
-            text = self._render(job.messages)
-            ids = self._tokenizer.encode(text, add_special_tokens=False)
-            return self._check_length(ids, "messages")
-        return self._check_length(self._tokenizer.encode(job.prompt or ""), "prompt")
+            return self._encode(self._render(job.messages), "messages", add_special_tokens=False)
+        return self._encode(job.prompt or "", "prompt")
 
     def limit_of(self, job: Job, prompt: int) -> int:
         """How many tokens each of its answers may have after a prompt of so many.
@@ -97,6 +98,22 @@ class PromptReader:
             raise InvalidRequest(
                 f"the model's chat template refuses the messages: {error}", field="messages"
             ) from error
+
+    def _encode(self, text: str, field: str, **options: bool) -> list[int]:
+        """The ids of a text; of one that is much too long, its beginning alone decides that.
+
+        Megabytes take seconds, in which nobody else's prompt is read.
+        """
+        context = self._context
+        if len(text) > 2 * HEAD * context:
+            head = len(self._tokenizer.encode(text[: HEAD * context], **options))
+            if head > 2 * context:
+                raise InvalidRequest(
+                    f"the prompt has more than {head} tokens; with a context of {context} it may "
+                    f"have {context - 1}",
+                    field=field,
+                )
+        return self._check_length(self._tokenizer.encode(text, **options), field)
 
     def _check_ids(self, ids: Sequence[int], field: str) -> None:
         size = self._vocabulary
