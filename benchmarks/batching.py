@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import lines
 from benchmarks.batching_real import Fixed, cost, served
 from benchmarks.devices import Device, Outcome, adaptive, fixed, p99, poisson, sustained
+from benchmarks.svg import lines
 from workers.batching.microbatch import MOST, TARGET
 
 RESULTS = Path(__file__).parent / "results" / "batching.json"

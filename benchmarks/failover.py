@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dots
+from benchmarks.svg import dots
 from tests.faults.harness import Cluster, Event, Scenario, play, verify
 
 RESULTS = Path(__file__).parent / "results" / "failover.json"

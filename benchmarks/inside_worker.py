@@ -196,7 +196,7 @@ class Inside:
         await self.deliver(each(streams, self._closed))
         ledger = self._runner.ledger
         assert not ledger.execs and not ledger.running and not ledger.kept and not ledger.events
-        assert not self._client.handler_errors and not self._client.refused_sends
+        assert not self._client.events
 
 
 async def _exist(*_arguments: object, **_options: object) -> None:

@@ -27,7 +27,7 @@ from benchmarks.child import LoadClient
 from benchmarks.http2 import Answer, Http2Client
 from benchmarks.loads import Load
 from benchmarks.measure import Sample, measure, quantile
-from benchmarks.plot import Panel, svg
+from benchmarks.svg.panels import Panel, svg
 from benchmarks.systems import PATH, Millstream
 from millstream.v1 import inference_pb2 as pb
 

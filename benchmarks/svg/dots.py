@@ -1,4 +1,4 @@
-"""A plot as an SVG file, by hand: every value a dot, the median a line, on a logarithmic axis."""
+"""Every value a dot, the median a line, on a logarithmic axis."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT = 720, 340
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 36
-COLORS = ("#2f6fb3", "#c2571a", "#3f8f4f")
-STYLE = """
-text { font: 12px sans-serif; fill: #333 }
-.axis { stroke: #999; stroke-opacity: 0.4 }
-@media (prefers-color-scheme: dark) { text { fill: #ddd } }
-"""
+from benchmarks.svg import picture
+from benchmarks.svg.picture import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 
@@ -31,19 +25,11 @@ def write(path: Path, title: str, values: Values) -> None:
     groups = list(dict.fromkeys(name for series in values.values() for name in series))
     every = [value for series in values.values() for found in series.values() for value in found]
     scale = _Scale(min(every), max(every))
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}">',
-        f"<style>{STYLE}</style>",
-        f'<text x="{LEFT}" y="18">{escape(title)}</text>',
-        *scale.axis(),
-    ]
+    lines = [*scale.axis()]
     step = (WIDTH - LEFT - RIGHT) / len(groups)
     for place, group in enumerate(groups):
         middle = LEFT + (place + 0.5) * step
-        lines.append(
-            f'<text x="{middle:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{escape(group)}</text>'
-        )
+        lines.append(picture.below(middle, group))
         for number, series in enumerate(values.values()):
             at = middle + (number - (len(values) - 1) / 2) * step / (len(values) + 1)
             lines += _group(at, series.get(group, ()), COLORS[number % len(COLORS)], scale)
@@ -52,7 +38,7 @@ def write(path: Path, title: str, values: Values) -> None:
         color = COLORS[number % len(COLORS)]
         lines.append(f'<circle cx="{at}" cy="14" r="4" fill="{color}"/>')
         lines.append(f'<text x="{at + 10}" y="18">{escape(name)}</text>')
-    path.write_text("\n".join([*lines, "</svg>", ""]))
+    picture.write(path, title, lines)
 
 
 class _Scale:
@@ -71,11 +57,7 @@ class _Scale:
             for digit in (1, 2, 5):
                 value = digit * 10.0**power
                 if self._low <= math.log10(value) <= self._high:
-                    y = self.at(value)
-                    yield f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
-                    yield (
-                        f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>'
-                    )
+                    yield from picture.across(self.at(value), value)
 
 
 def _group(at: float, found: Sequence[float], color: str, scale: _Scale) -> Iterator[str]:

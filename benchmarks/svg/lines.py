@@ -1,4 +1,4 @@
-"""A plot as an SVG file, by hand: lines over a linear axis, the values on a logarithmic one."""
+"""Lines over a linear axis, the values on a logarithmic one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from benchmarks.dots import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, STYLE, TOP, WIDTH
+from benchmarks.svg import picture
+from benchmarks.svg.picture import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 Points = Sequence[tuple[float, float]]
 
@@ -30,25 +31,15 @@ def write(path: Path, title: str, series: Mapping[str, Points], *, limit: float)
         height = HEIGHT - TOP - BOTTOM
         return LEFT + x / widest * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - share * height
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}">',
-        f"<style>{STYLE}</style>",
-        f'<text x="{LEFT}" y="18">{escape(title)}</text>',
-    ]
+    parts: list[str] = []
     for value in (1, 2, 5, 10, 20, 50, 100, 200, 500):
         if low <= value <= top:
             _, y = at(0, value)
-            dash = ' stroke-dasharray="4 3" stroke-width="2"' if value == limit else ""
-            parts.append(f'<path class="axis"{dash} d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value}</text>')
+            parts += picture.across(y, value, dashed=value == limit)
     for share in (0, 0.25, 0.5, 0.75, 1):
         x, _ = at(share * widest, low)
         anchor = "end" if share == 1 else "middle"
-        parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">'
-            f"{share * widest:,.0f}</text>"
-        )
+        parts.append(picture.below(x, f"{share * widest:,.0f}", anchor))
     for number, (name, points) in enumerate(series.items()):
         color = COLORS[number]
         path_ = "L".join(f"{x:.1f} {y:.1f}" for x, y in (at(*point) for point in points))
@@ -57,5 +48,4 @@ def write(path: Path, title: str, series: Mapping[str, Points], *, limit: float)
             f'<text x="{LEFT + 8}" y="{TOP + 14 + 16 * number}" style="fill:{color}">'
             f"{escape(name)}</text>"
         )
-    parts.append("</svg>")
-    path.write_text("\n".join(parts) + "\n")
+    picture.write(path, title, parts)

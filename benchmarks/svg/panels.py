@@ -1,4 +1,4 @@
-"""Line plots as SVG by hand: a few panels side by side, logarithmic from left to right."""
+"""A few line plots side by side, logarithmic from left to right."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.svg.picture import COLORS
+
 WIDTH, HEIGHT = 300, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 30, 40
-COLOURS = ("#1f6feb", "#d29922", "#8957e5", "#2da44e")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,13 @@ def _panel(panel: Panel, left: int) -> str:
         for x in sorted({x for x, _ in points})
     ]
     for place, (name, line) in enumerate(panel.lines.items()):
-        colour = COLOURS[place % len(COLOURS)]
+        color = COLORS[place % len(COLORS)]
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
         x, y = line[-1]
-        parts.append(_text(across(x), up(y) - 6, name, "end", colour))
+        parts.append(_text(across(x), up(y) - 6, name, "end", color))
     return "".join(parts)
 
 
-def _text(x: float, y: float, text: str, anchor: str, colour: str = "#333") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{text}</text>'
+def _text(x: float, y: float, text: str, anchor: str, color: str = "#333") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}">{text}</text>'
