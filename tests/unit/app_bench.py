@@ -89,3 +89,10 @@ async def bench(app: App, name: str = "") -> AsyncIterator[Bench]:
         yield made
     finally:
         await made.engine.close()
+
+
+async def calls(running: Bench, *inputs: dict[str, Any]) -> list[Any]:
+    """Calls at once: each one's items, or its error."""
+    jobs = [running.submit(**one) for one in inputs]
+    await running.until(lambda: all(job in running.ended for job in jobs))
+    return [running.ended[job] or running.items(job) for job in jobs]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from workers.app.engines import app_engines
 from workers.app.loading import load_app
@@ -55,8 +57,9 @@ def test_an_app_of_the_working_directory_is_found(here: Path) -> None:
         (
             "ms_wrong:app",
             "from millstream import App\napp = App()\n@app.model('x')\ndef f(x: set) -> str: ...",
-            "model 'x', f: parameter 'x': set is not supported",
+            "ms_wrong cannot be imported: TypeError; see the worker's log",
         ),
+        ("ms_odd:app", "raise ModuleNotFoundError('gone')", "imported: ModuleNotFoundError"),
         ("ms_empty:app", "from millstream import App\napp = App()", "serves nothing"),
     ],
 )
@@ -65,3 +68,25 @@ def test_what_is_wrong_is_said(here: Path, path: str, code: str | None, why: str
         (here / f"{path.partition(':')[0]}.py").write_text(code)
     with pytest.raises(ModelLoadError, match=why):
         app_engines(path)
+
+
+def test_what_a_module_raises_is_for_the_log_alone(here: Path) -> None:
+    (here / "ms_secret.py").write_text(
+        "def dial(url):\n    raise OSError(url)\ndial('db:hunter2')\n"
+    )
+    with capture_logs() as lines, pytest.raises(ModelLoadError) as raised:
+        load_app("ms_secret:app")
+    assert str(raised.value) == (
+        "ms_secret:app: ms_secret cannot be imported: OSError; see the worker's log"
+    )
+    [line] = lines
+    assert (line["event"], line["app"]) == ("import_failed", "ms_secret:app")
+    told = "".join(traceback.format_exception(line["exc_info"]))
+    assert 'ms_secret.py", line 2, in dial' in told
+    assert "OSError: db:hunter2" in told
+
+
+def test_a_module_that_is_not_there_has_no_traceback(here: Path) -> None:
+    with capture_logs() as lines, pytest.raises(ModelLoadError):
+        load_app("ms_nowhere:app")
+    assert lines == []

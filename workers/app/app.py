@@ -9,8 +9,11 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
+from shared.typed import alias_name, service_name
+from workers.app.annotations import Annotations
 from workers.app.batches import BatchSpec
 from workers.app.context import State
+from workers.app.defaults import check_defaults
 from workers.app.middleware import Middleware
 from workers.app.signatures import ModelSpec, Reading, read, signature
 
@@ -82,6 +85,12 @@ class App:
             TypeError: The function cannot be served as it is; says what to change.
             ValueError: The name and version are taken.
         """
+        if callable(name):
+            given = getattr(name, "__name__", "name")
+            raise TypeError(
+                f'{getattr(name, "__qualname__", name)}: write @app.model("{given}"), with the '
+                "name that clients call"
+            )
 
         def decorate(target: F) -> F:
             names = dict(sys._getframe(1).f_locals)
@@ -94,12 +103,12 @@ class App:
             at_once = fallback if concurrency is None else concurrency
             if at_once < 1:
                 raise TypeError(f"{where}: concurrency={at_once}: want at least 1")
+            described = signature(reading, target, name, version, default=default, where=where)
+            check_defaults(target, reading, described, Annotations(where, names))
             self._add(
                 ModelSpec(
                     target=target,
-                    signature=signature(
-                        reading, target, name, version, default=default, where=where
-                    ),
+                    signature=described,
                     reading=reading,
                     is_class=inspect.isclass(target),
                     concurrency=1 if batch else at_once,
@@ -134,6 +143,13 @@ class App:
         if model.served_name in self.models:
             raise ValueError(f"{where}: {model.served_name} is there already: give it a version")
         for other in self.models.values():
+            same = model.signature.name == other.signature.name
+            service = service_name if same else alias_name  # Names alike share it in any version.
+            if service(model.signature) == service(other.signature):
+                raise TypeError(
+                    f"{where}: its service would be {service(model.signature)}, as is that of "
+                    f"{other.served_name}: choose another {'version' if same else 'name'}"
+                )
             if (
                 model.signature.default
                 and other.signature.default

@@ -7,7 +7,7 @@ from typing import Any
 from shared.signature import Scalar
 from shared.typed import RESULT, Typed
 from workers.app import written
-from workers.app.decoding import Dimensions, fields_decoder
+from workers.app.decoding import Dimensions, Refused, fields_decoder
 from workers.app.encoding import field_encoder
 from workers.app.failures import ContractError
 from workers.app.scalars import Wrong
@@ -48,7 +48,10 @@ class Binding:
         message = self.typed.parse(call)
         self.typed.check(message)
         dimensions: Dimensions = {}
-        return self._decode(message, dimensions), dimensions
+        try:
+            return self._decode(message, dimensions), dimensions
+        except Refused as refused:
+            raise refused.invalid() from None
 
     def encode(self, result: Any, index: int, dimensions: Dimensions) -> bytes:
         """A response of bounded size.

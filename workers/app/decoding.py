@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any, TypeAlias
 
 from shared.errors import InvalidRequest
 from shared.signature import EnumType, ListType, MapType, MediaType, Record, Scalar, TensorType
 from shared.values.tensors import Tensor, as_numpy
+from workers.app.failures import FIELD_MOST, MESSAGE_MOST
 from workers.app.markers import ANY_LENGTH
 from workers.app.nodes import Node, Slot
 
@@ -17,24 +19,54 @@ Dimensions: TypeAlias = dict[str, int]
 Decode: TypeAlias = Callable[[Any, Dimensions], Any]
 """A value as Python has it; the lengths of named dimensions are noted."""
 
+MOST_TOLD = 10
+"""Wrong values that one error tells of."""
+
 _WHOLE = 1 << 53
+
+
+class Refused(Exception):
+    """What a record's own checks say; paths grow on the way up.
+
+    Args:
+        wrong: The path of each wrong value, `.name[0]`, and what is wrong with it.
+    """
+
+    def __init__(self, wrong: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self._wrong = wrong
+
+    def within(self, part: str) -> Refused:
+        """The same, seen from outside."""
+        self._wrong = [(part + path, why) for path, why in self._wrong]
+        return self
+
+    def invalid(self) -> InvalidRequest:
+        """For the client: all that is wrong, where its field is the first's."""
+        wrong = [(path.removeprefix("."), why) for path, why in self._wrong]
+        told = [f"{path}: {why}" for path, why in wrong[:MOST_TOLD]]
+        if len(wrong) > MOST_TOLD:
+            told.append(f"and {len(wrong) - MOST_TOLD} more")
+        return InvalidRequest("; ".join(told)[:MESSAGE_MOST], field=wrong[0][0][:FIELD_MOST])
 
 
 def fields_decoder(slots: tuple[Slot, ...]) -> Callable[[Any, Dimensions], dict[str, Any]]:
     """What decodes a message's fields; what is not given is left out, or None where it may be.
 
-    A list or dict that is empty was not given: protobuf has no difference.
+    A list or dict that is empty was not given: protobuf has no difference. What decodes raises
+    Refused where a record's own checks do.
     """
     many = (ListType, MapType)
     parts = [
-        (slot.field.name, slot, isinstance(slot.field.type, many), decoder(slot.node))
+        (slot.field.name, f".{slot.field.name}", slot, isinstance(slot.field.type, many),
+         decoder(slot.node))
         for slot in slots
-    ]
+    ]  # fmt: skip
 
     def of(message: Any, dimensions: Dimensions) -> dict[str, Any]:
         given: dict[str, Any] = {}
         has = message.HasField
-        for name, slot, is_many, decode in parts:
+        for name, path, slot, is_many, decode in parts:
             raw = getattr(message, name) if is_many or has(name) else None
             if is_many and not raw and not slot.field.required:
                 raw = None
@@ -44,19 +76,18 @@ def fields_decoder(slots: tuple[Slot, ...]) -> Callable[[Any, Dimensions], dict[
             elif decode is None:
                 given[slot.key] = raw
             else:
-                given[slot.key] = _located(decode, raw, dimensions, name)
+                given[slot.key] = _located(decode, raw, dimensions, path)
         return given
 
     return of
 
 
-def _located(decode: Decode, raw: Any, dimensions: Dimensions, name: str) -> Any:
+def _located(decode: Decode, raw: Any, dimensions: Dimensions, part: str) -> Any:
     """Decode; a refusal by a record's own checks gets its path."""
     try:
         return decode(raw, dimensions)
-    except InvalidRequest as error:
-        field = f"{name}.{error.field}" if error.field else name
-        raise InvalidRequest(error.message, field=field) from None
+    except Refused as refused:
+        raise refused.within(part) from None
 
 
 def decoder(node: Node) -> Decode | None:
@@ -129,19 +160,26 @@ def _record(node: Node) -> Decode:
         given = decode(raw, dimensions)
         try:
             return node.python(**given) if validate is None else validate(given)
-        except ValueError as error:  # Its own checks: pydantic's ValidationError is one, too.
+        except (ValueError, InvalidRequest) as error:  # Its own checks, and pydantic's.
             raise _refused(error) from None
 
     return of
 
 
-def _refused(error: ValueError) -> InvalidRequest:
-    """What a record's own checks say, with the path that pydantic gives."""
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return InvalidRequest(str(error))
-    first = errors(include_url=False, include_input=False, include_context=False)[0]
-    return InvalidRequest(first["msg"], field=".".join(map(str, first["loc"])))
+def _refused(error: ValueError | InvalidRequest) -> Refused:
+    """What a record's own checks say, with the paths that pydantic gives."""
+    if isinstance(error, InvalidRequest):
+        return Refused([(f".{error.field}" if error.field else "", error.message)])
+    pydantic: Any = sys.modules.get("pydantic")
+    if pydantic is None or not isinstance(error, pydantic.ValidationError):
+        return Refused([("", str(error) or type(error).__name__)])
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    return Refused([("".join(map(_part, one["loc"])), one["msg"]) for one in errors])
+
+
+def _part(one: str | int) -> str:
+    """A step of a path."""
+    return f".{one[:64]}" if isinstance(one, str) else f"[{one}]"
 
 
 def _list(node: Node) -> Decode:

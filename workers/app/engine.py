@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from shared import typed
+from shared import features, typed
 from shared.errors import MillstreamError
 from shared.wire import ModelCard
 from workers.app.calls import Call
@@ -25,12 +25,12 @@ CLOSE_LIMIT = 2.0
 
 def card(model: ModelSpec, max_batch: int) -> ModelCard:
     """What is announced of a function."""
-    features = ["predict"]
+    found = [features.PREDICT]
     if model.signature.streaming:
-        features.append("stream")
-    features.append("resume" if model.idempotent else "once")
+        found.append(features.STREAM)
+    found.append(features.RESUME if model.idempotent else features.ONCE)
     if model.wait:
-        features.append("wait")
+        found.append(features.WAIT)
     return ModelCard(
         name=model.served_name,
         engine="app",
@@ -38,7 +38,7 @@ def card(model: ModelSpec, max_batch: int) -> ModelCard:
         vocab_size=0,
         dtype="",
         fingerprint=typed.fingerprint(model.signature),
-        features=tuple(features),
+        features=tuple(found),
         max_batch=max_batch,
         signature=typed.dump(model.signature),
     )

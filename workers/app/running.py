@@ -100,7 +100,9 @@ class RunningApp:
             log.error("lifespan_failed", exc_info=error)
             if not ready.done():
                 ready.set_exception(
-                    ModelLoadError(f"the app's lifespan failed: {type(error).__name__}: {error}")
+                    ModelLoadError(
+                        f"the app's lifespan failed: {type(error).__name__}; see the worker's log"
+                    )
                 )
 
     async def _target(self, model: ModelSpec) -> Callable[..., Any]:
@@ -127,7 +129,9 @@ class RunningApp:
         if returned:
             return made  # type: ignore[no-any-return]
         log.error("load_failed", model=model.served_name, exc_info=made)
-        raise ModelLoadError(f"{model.served_name} did not load: {type(made).__name__}: {made}")
+        raise ModelLoadError(
+            f"{model.served_name} did not load: {type(made).__name__}; see the worker's log"
+        )
 
 
 def _device() -> str:
