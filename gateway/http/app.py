@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
+from gateway.halves import may_hold_half, refuse_halves
 from gateway.http import operate, plain, socket, tgi
 from gateway.http.edge import Edge
 from gateway.http.errors import openai_fields, openai_response, tgi_response
@@ -33,12 +37,14 @@ def build(front: Front, *, cors_origins: Sequence[str], max_body_bytes: int) -> 
         max_body_bytes: Of a request.
     """
     api = FastAPI(title="Millstream", version=version("millstream"), redoc_url=None)
+    api.router.route_class = _TextRoute
     # The longer paths first: a model's name may hold slashes.
     for module in (operate, tgi, functions, plain, socket, embeddings, openai):
         module.register(api, front)  # Not as routers of their own: those cost every request.
     api.add_exception_handler(MillstreamError, _refused)
     api.add_exception_handler(RequestValidationError, _malformed)
     api.add_exception_handler(HTTPException, _http)
+    api.add_exception_handler(ClientDisconnect, _left)
     api.add_exception_handler(Exception, _fault)
     app: ASGIApp = Edge(api, front, max_body_bytes)
     if cors_origins:
@@ -50,6 +56,24 @@ def build(front: Front, *, cors_origins: Sequence[str], max_body_bytes: int) -> 
             expose_headers=("x-request-id", "retry-after"),
         )
     return app
+
+
+class _TextRoute(APIRoute):
+    """A route that refuses half of a surrogate pair, which protobuf fails on, in a JSON body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request; FastAPI takes the body from where it is read here."""
+        answer = super().get_route_handler()
+        if self.body_field is None:
+            return answer
+
+        async def checked(request: Request) -> Response:
+            if may_hold_half(await request.body()):
+                with suppress(ValueError, RecursionError):  # It is no JSON: FastAPI says so.
+                    refuse_halves(await request.json())
+            return await answer(request)
+
+        return checked
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -70,8 +94,13 @@ async def _http(request: Request, error: Exception) -> Response:
     return JSONResponse(body, error.status_code, error.headers)
 
 
+async def _left(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)  # It went inside its body, and does not hear this.
+
+
 async def _fault(_request: Request, _error: Exception) -> Response:
-    return JSONResponse(openai_fields("internal error", 500, code="internal_error"), 500)
+    body = openai_fields("internal error", 500, code="internal_error")
+    return JSONResponse(body, 500, {"connection": "close"})  # uvicorn does close it.
 
 
 def invalid(problems: Sequence[Any]) -> InvalidRequest:

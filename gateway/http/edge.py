@@ -8,10 +8,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.http.errors import openai_response
 from gateway.http.front import Front, request_id_of
 from gateway.http.sse import DIRECT
-from shared.errors import Unauthenticated, Unavailable
+from gateway.status import stopping
+from shared.errors import Unauthenticated
 
-_OPERATOR = ("/health", "/metrics")
-"""Paths that are answered during a drain."""
+_OPERATOR = "/health"
+"""Paths that begin so are answered during a drain, and without a key."""
 
 
 class Edge:
@@ -50,13 +51,14 @@ class Edge:
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 name = state["request_id"].encode()
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", name)]
+                headers = [*message.get("headers", ()), (b"x-request-id", name)]
+                if self._front.leaving:  # The next request is to go to another gateway.
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
             await send(message)
 
         if self._front.draining and not scope["path"].startswith(_OPERATOR):
-            response = openai_response(Unavailable("this gateway is stopping", retry_after=1.0))
-            response.headers["connection"] = "close"
-            await response(scope, receive, named)
+            await openai_response(stopping())(scope, receive, named)
             return
         if refused is not None:
             await openai_response(refused)(scope, receive, named)

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.requests import HTTPConnection
+from starlette.types import Receive
 
 from gateway.access.view import View
 from gateway.catalog import Catalog, Function
-from gateway.door import Door
+from gateway.door import LONGEST, Door
 from gateway.link import Link
 from gateway.outlet import Flusher
 from gateway.ports import Outlet
 from gateway.session import Session
+from gateway.status import timed_out
 from gateway.typed.calls import Calls
 from gateway.validate import REQUEST_ID, check_pace
 from millstream.v1 import inference_pb2 as pb
 from shared import wire
-from shared.errors import MillstreamError, UnknownModel
+from shared.errors import InvalidRequest, MillstreamError, UnknownModel
+
+TIMEOUT = "x-request-timeout"
+"""The header that says how many seconds a request may take."""
+
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class Open(Protocol):
@@ -41,10 +50,12 @@ class Asked:
     Attributes:
         request: What is queued.
         pace: Most tokens a second at which a stream of it is released, or None.
+        seconds: Until the client's deadline, or None.
     """
 
     request: wire.Request
     pace: float | None
+    seconds: float | None
 
 
 class Front:
@@ -60,6 +71,7 @@ class Front:
         view: What is told about models.
         calls: Calls functions.
         flusher: Shared by all streams.
+        leaving: It says that it is not ready, and that connections end after their answers.
         draining: New requests are sent elsewhere.
         since: When it started, in seconds of the epoch.
     """
@@ -71,6 +83,7 @@ class Front:
         self.view = View(catalog, door.access)
         self.calls = Calls(door, catalog)
         self.flusher = Flusher()
+        self.leaving = False
         self.draining = False
         self.since = int(time.time())
         self._ping_seconds = ping_seconds
@@ -80,8 +93,8 @@ class Front:
 
     @property
     def ready(self) -> bool:
-        """Whether requests can be taken."""
-        return self.link.ready and not self.draining
+        """Whether requests should be sent here."""
+        return self.link.ready and not self.leaving
 
     @property
     def answering(self) -> int:
@@ -100,7 +113,7 @@ class Front:
             traceparent=connection.headers.get("traceparent", ""),
             tenant=connection.state.tenant,
         )
-        return Asked(request, check_pace(message))
+        return Asked(request, check_pace(message), seconds_of(connection))
 
     def open(self, asked: Asked, outlet: Outlet, *, paced: bool) -> Session:
         """Queue an accepted request; an answer in one piece has no pace.
@@ -109,7 +122,7 @@ class Front:
             MillstreamError: It cannot be taken now.
         """
         pace = asked.pace if paced else None
-        return self.door.open(asked.request, outlet, seconds=None, pace=pace)
+        return self.door.open(asked.request, outlet, seconds=asked.seconds, pace=pace)
 
     def function(self, connection: HTTPConnection, name: str) -> Function:
         """A function that can be called, and that the client may know of.
@@ -153,6 +166,43 @@ class Front:
             await asyncio.sleep(self._ping_seconds)
             for answer in self._open:
                 answer.ping()
+
+
+def seconds_of(connection: HTTPConnection) -> float | None:
+    """How long a request may take, or None where its headers do not say.
+
+    Raises:
+        InvalidRequest: It is no number above 0.
+    """
+    given = connection.headers.get(TIMEOUT)
+    if given is None:
+        return None
+    seconds = float(given) if _SECONDS.fullmatch(given) else 0.0
+    if not seconds:
+        raise InvalidRequest(
+            f"{TIMEOUT} is {given[:80]!r}: want seconds above 0, such as 2.5", field=TIMEOUT
+        )
+    return min(seconds, LONGEST)
+
+
+def end_after(
+    seconds: float | None, fail: Callable[[MillstreamError], None]
+) -> asyncio.TimerHandle | None:
+    """Fail an answer that is not complete after so many seconds; None is for ever."""
+    if seconds is None:
+        return None
+    return asyncio.get_running_loop().call_later(seconds, fail, timed_out(seconds))
+
+
+async def disconnected(receive: Receive) -> None:
+    """Wait until the client of a request is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def name_of_one(request_id: str, place: int) -> str:
+    """A name for one of several requests that run side by side for one of a client."""
+    return f"{request_id[:56]}-{place}"
 
 
 def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 MOST_CONNECTIONS = 4096
 """At a time; one more is closed at once."""
 MOST_HEADER_BYTES = 64 * 1024
-"""Of a request that is not complete, beyond what came with its first read."""
+"""Of a request, its address included; one that does not end is refused within a read beyond."""
 HEADER_SECONDS = 10.0
 """For a request's headers, and for the first byte of a connection."""
 BODY_SECONDS = 30.0
@@ -54,6 +54,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self.transport.is_closing():
+            return  # One before it, of the same read, was refused.
         self._in_headers = True
         self._header_bytes = 0
         self._wait(HEADER_SECONDS)
@@ -61,22 +63,33 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its headers are here."""
+        if self.transport.is_closing():
+            return
         self._in_headers = False
         self._wait(BODY_SECONDS)
+        if self._too_long():
+            self._refuse(b"431 Request Header Fields Too Large")
+            return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of its body is here."""
+        if self.transport.is_closing():
+            return
         self._wait(BODY_SECONDS)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """All of it is here."""
+        if self.transport.is_closing():
+            return
         self._wait(None)
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over."""
+        if self.transport.is_closing():
+            return
         self._wait(None)
         super().handle_websocket_upgrade()
 
@@ -89,6 +102,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """The client has read on."""
         self._read_on()
         super().resume_writing()
+
+    def _too_long(self) -> bool:
+        """Whether the headers that are here take more than allowed."""
+        lines = sum([len(name) + len(value) + 4 for name, value in self.headers])
+        return len(self.url) + lines > MOST_HEADER_BYTES
 
     def _wait(self, seconds: float | None) -> None:
         """Close the connection unless this is called again in time; None waits for nothing."""

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.collected import Collected
 from gateway.http.errors import renamed
-from gateway.http.front import Asked, Front
+from gateway.http.front import Asked, Front, disconnected, end_after
 from gateway.http.sse import DIRECT, SseOutlet, SseWriter
 from gateway.outlet import Flusher, Writer
 from gateway.ports import Outlet, Summary, TextOnly
@@ -107,7 +107,9 @@ class Reply(Response):
         Raises:
             MillstreamError: What one failed with.
         """
-        watching = asyncio.get_running_loop().create_task(_watch(receive, outlet))
+        loop = asyncio.get_running_loop()
+        watching = loop.create_task(_watch(receive, outlet))
+        limit = end_after(self._requests[0].seconds, self.fail)
         self._front.enter(self)
         try:
             base = 0
@@ -116,11 +118,13 @@ class Reply(Response):
                 self._sessions.append(self._front.open(asked, own, paced=self.paced))
                 base += asked.request.sampling.n
             # A task of its own: each wake-up of this one passes through all layers around it.
-            await asyncio.get_running_loop().create_task(outlet.run())
+            await loop.create_task(outlet.run())
         except MillstreamError as error:
             raise renamed(error, self._names) from error
         finally:
             watching.cancel()
+            if limit is not None:
+                limit.cancel()
             for session in self._sessions:
                 self._front.door.close(session)
             self._front.leave(self)
@@ -215,7 +219,5 @@ class EventReply(Reply):
 
 
 async def _watch(receive: Receive, outlet: _Shared) -> None:
-    """Wait until the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await disconnected(receive)
     outlet.abandon()

@@ -85,8 +85,13 @@ class HttpServer:
         self.port = listener.getsockname()[1]
         return self.port
 
+    def leave(self) -> None:
+        """Say that it is not ready, and go on serving."""
+        self._front.leaving = True
+
     async def drain(self, grace: float) -> None:
         """Take nothing new and let what is open finish, for `grace` seconds."""
+        self.leave()
         self._front.draining = True
         for server in self._uvicorn.servers:
             server.close()
@@ -96,6 +101,7 @@ class HttpServer:
         """End what is open with an error each, then the connections."""
         if not self._uvicorn.started:
             return
+        self.leave()
         self._front.draining = True
         self._front.fail(Unavailable("this gateway has stopped", retry_after=1.0))
         await self._front.wait_empty(END_TIMEOUT)

@@ -10,13 +10,15 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway.halves import may_hold_half, refuse_halves
 from gateway.http.conversation import Conversation
 from gateway.http.events import SocketStream, failed_message
-from gateway.http.front import Front
+from gateway.http.front import Front, end_after
 from gateway.http.functions.socket import FunctionConversation
 from gateway.http.plain import accept
 from gateway.session import Session
-from shared.errors import Cancelled, DuplicateRequest, InvalidRequest, MillstreamError, Unavailable
+from gateway.status import stopping
+from shared.errors import Cancelled, DuplicateRequest, InvalidRequest, MillstreamError
 
 
 def register(routes: FastAPI, front: Front) -> None:
@@ -88,7 +90,7 @@ class GenerateConversation(Conversation):
 
     def _open(self, message: dict[str, Any]) -> None:
         if self.front.draining:
-            raise Unavailable("this gateway is stopping", retry_after=1.0)
+            raise stopping()
         self.socket.state.request_id = ""
         asked = accept(self.front, self.socket, self._model, message)
         outlet = SocketStream(
@@ -100,9 +102,10 @@ class GenerateConversation(Conversation):
         )
         session = self.front.open(asked, outlet, paced=True)
         self._session = session
-        self.answering = asyncio.create_task(self._answer(session, outlet))
+        self.answering = asyncio.create_task(self._answer(session, outlet, asked.seconds))
 
-    async def _answer(self, session: Session, outlet: SocketStream) -> None:
+    async def _answer(self, session: Session, outlet: SocketStream, seconds: float | None) -> None:
+        limit = end_after(seconds, self.fail)
         self.front.enter(self)
         try:
             await outlet.run()
@@ -111,18 +114,23 @@ class GenerateConversation(Conversation):
         except WebSocketDisconnect:
             pass  # `serve` hears of it too.
         finally:
+            if limit is not None:
+                limit.cancel()
             self.front.door.close(session)
             self._session = None
             self.front.leave(self)
 
 
 def _parse(text: str | bytes) -> dict[str, Any]:
+    data = text.encode() if isinstance(text, str) else text
     try:
-        message = json.loads(text)
-    except ValueError as error:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the message is no JSON: {error}") from None
     if message == "cancel":
         return {"type": "cancel"}
     if not isinstance(message, dict):
         raise InvalidRequest("the message must be a JSON object")
+    if may_hold_half(data):
+        refuse_halves(message)
     return message

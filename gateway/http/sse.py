@@ -13,17 +13,15 @@ from gateway.ports import Summary
 from gateway.session import Session
 from shared.errors import MillstreamError
 
-__all__ = ["DIRECT", "PING", "SseOutlet", "SseWriter", "quote"]
+__all__ = ["DIRECT", "PING", "UNBUFFERED", "SseOutlet", "SseWriter", "quote"]
 
 DIRECT = "millstream.send"
 """Where a request's scope holds the server's own `send`."""
 PING = b": ping\n\n"
 
-_HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-)
+UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+"""What lets each piece of a stream through at once, past caches and proxies."""
+_HEADERS = ((b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED)
 
 
 class SseWriter:

@@ -24,6 +24,7 @@ from gateway.pieces import Piece
 from gateway.ports import Summary
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import MillstreamError, UnknownModel, Unsupported
+from shared.features import LOGPROBS
 
 PATHS = ("/generate", "/generate_stream", "/info", "/health")
 DEFAULT_NEW_TOKENS = 100
@@ -151,7 +152,7 @@ def _accept(front: Front, connection: Request, body: GenerateBody) -> Asked:
     if given.stop:
         sampling.stop.extend(given.stop)
     visible = partial(front.door.access.visible, connection.state.tenant)
-    if "logprobs" in front.catalog.card(body.model, visible).features:
+    if LOGPROBS in front.catalog.card(body.model, visible).features:
         sampling.logprobs = 0
     try:
         return front.accept(connection, message)

@@ -65,16 +65,17 @@ class Answers:
         """A response without outputs."""
         return pb.ModelInferResponse(model_name=self._model, model_version=VERSION, id=self._name)
 
-    def streamed(self, response: pb.ModelInferResponse, *, final: bool) -> bytes:
-        """A response as a stream's message."""
-        response.parameters[FINAL].bool_param = final
-        return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
-
     def last(self, response: pb.ModelInferResponse) -> list[bytes]:
         """The last response that says something, and the empty one where that was asked for."""
         if not self._ask.empty_final:
-            return [self.streamed(response, final=True)]
-        return [self.streamed(response, final=False), self.streamed(self.empty(), final=True)]
+            return [streamed(response, final=True)]
+        return [streamed(response, final=False), streamed(self.empty(), final=True)]
+
+
+def streamed(response: pb.ModelInferResponse, *, final: bool) -> bytes:
+    """A response as a stream's message."""
+    response.parameters[FINAL].bool_param = final
+    return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
 
 
 class TensorStream(PieceOutlet):
@@ -87,7 +88,7 @@ class TensorStream(PieceOutlet):
         answers: Makes the responses.
     """
 
-    __slots__ = ("_answers", "session")
+    __slots__ = ("_answers", "_prompt", "session")
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class TensorStream(PieceOutlet):
     ) -> None:
         super().__init__(writer, flusher, overflowed)
         self._answers = answers
+        self._prompt = 0
         self.session: Session | None = None
 
     def started(self, worker: str) -> None:
@@ -105,11 +107,11 @@ class TensorStream(PieceOutlet):
 
     def on_piece(self, piece: Piece) -> None:
         """The next tokens."""
-        begun = self.session.answer.begun if self.session is not None else None
-        prompt = len(begun.prompt_ids) // 4 if begun is not None else 0
+        if not self._prompt and self.session is not None and self.session.answer.begun is not None:
+            self._prompt = self.session.answer.begun.prompt_tokens
         # What is not finished has vLLM's word for no reason.
-        response = self._answers.piece([piece.text], ["None"], prompt, [len(piece.ids)])
-        self._put(self._answers.streamed(response, final=False))
+        response = self._answers.piece([piece.text], ["None"], self._prompt, [len(piece.ids)])
+        self._put(streamed(response, final=False))
 
     def finished(self, summary: Summary) -> None:
         """The answer is complete."""

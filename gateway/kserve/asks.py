@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.halves import refuse_halves
 from gateway.kserve import inference_pb2 as kserve
+from gateway.kserve.parameters import seconds_of, wants_empty_final
 from gateway.kserve.tensors import OUTPUTS, read
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import InvalidRequest, Unsupported
@@ -103,15 +105,13 @@ def ask_of(request: kserve.ModelInferRequest) -> Ask:
     _sample(message.sampling, sampling)
     if stream and message.sampling.n > 1:
         raise Unsupported("n above 1 cannot be streamed: set stream to false", field="n")
-    timeout = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
-    wants_end = request.parameters.get("triton_enable_empty_final_response")
     return Ask(
         message=message,
         stream=stream,
         prepend=prepend,
         outputs=_outputs(request, inputs),
-        empty_final=wants_end is not None and wants_end.bool_param,
-        seconds=timeout / 1e6 if timeout > 0 else None,
+        empty_final=wants_empty_final(request),
+        seconds=seconds_of(request),
     )
 
 
@@ -142,6 +142,7 @@ def _json(data: bytes) -> dict[str, Any]:
         raise InvalidRequest(
             "sampling_parameters must be a JSON object", field="sampling_parameters"
         )
+    refuse_halves(given)
     return given
 
 

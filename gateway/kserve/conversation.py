@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from gateway.grpc.stream import RpcStream
+from gateway.grpc.writer import ResponseWriter
 from gateway.kserve import inference_pb2 as pb
-from gateway.writer import ResponseWriter
-from shared.errors import MillstreamError, Overloaded, Unavailable
+from gateway.status import stopping
+from shared.errors import MillstreamError, Overloaded
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
@@ -53,7 +54,7 @@ class Conversation:
                 self._running.add(task)
                 task.add_done_callback(self._ended)
         if self._draining:
-            raise _stopping()
+            raise stopping()
 
     def drain(self) -> None:
         """Take nothing new, and end when nothing runs."""
@@ -77,7 +78,7 @@ class Conversation:
 
     def _refusal(self) -> MillstreamError | None:
         if self._draining:
-            return _stopping()
+            return stopping()
         if len(self._running) >= MOST_AT_ONCE:
             return Overloaded(f"{MOST_AT_ONCE} requests are open on this stream")
         return None
@@ -89,10 +90,6 @@ class Conversation:
     def _leave_if_idle(self) -> None:
         if self._draining and not self._running and self._reading is not None:
             self._reading.cancel()
-
-
-def _stopping() -> Unavailable:
-    return Unavailable("this gateway is stopping", retry_after=1.0)
 
 
 def error_message(message: pb.ModelInferRequest, error: MillstreamError) -> bytes:

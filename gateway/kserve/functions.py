@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.catalog import Catalog, Entry, Function
 from gateway.door import Door
+from gateway.grpc.writer import ResponseWriter
 from gateway.kserve import inference_pb2 as pb
 from gateway.kserve import packing
-from gateway.kserve.answers import FINAL
+from gateway.kserve.answers import streamed
+from gateway.kserve.parameters import seconds_of, wants_empty_final
 from gateway.typed import untyped
 from gateway.typed.call import PlainCall
 from gateway.typed.calls import Calls
 from gateway.typed.options import options_of
-from gateway.writer import ResponseWriter
 from shared import values
 from shared.errors import InternalError, InvalidRequest, UnknownModel, Unsupported
 from shared.typed import RESULT, Typed
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
-
-EMPTY_FINAL = "triton_enable_empty_final_response"
 
 
 def served_name(name: str, version: str) -> str:
@@ -139,18 +138,18 @@ class Functions:
         """
         function = self._calls.function(name)
         typed = function.typed
-        wants_end = EMPTY_FINAL in message.parameters and message.parameters[EMPTY_FINAL].bool_param
+        wants_end = wants_empty_final(message)
         call = self._open(function, message, stream)
         try:
             if typed.signature.streaming:
                 while (items := await call.some()) is not None:
                     made = [_response(message, typed, item) for item in items]
-                    await writer.send([_streamed(one, final=False) for one in made])
+                    await writer.send([streamed(one, final=False) for one in made])
             else:
                 response = _response(message, typed, await call.item())
-                await writer.send([_streamed(response, final=not wants_end)])
+                await writer.send([streamed(response, final=not wants_end)])
             if wants_end:
-                await writer.send([_streamed(_empty(message, typed), final=True)])
+                await writer.send([streamed(_empty(message, typed), final=True)])
         finally:
             call.close()
 
@@ -169,9 +168,7 @@ class Functions:
         # Ids of the protocol may be any text and are the stream's own: they name no request.
         options = replace(options_of(stream), request_id="")
         call = self._calls.begin(function, request, options)
-        if "timeout" in message.parameters:
-            timeout = message.parameters["timeout"].int64_param
-            call.limit(timeout / 1e6 if timeout > 0 else None)
+        call.limit(seconds_of(message))
         return call
 
 
@@ -191,8 +188,3 @@ def _response(message: pb.ModelInferRequest, typed: Typed, item: bytes) -> pb.Mo
         except KeyError as error:
             raise InternalError(f"the worker gave an array of {error}") from None
     return response
-
-
-def _streamed(response: pb.ModelInferResponse, *, final: bool) -> bytes:
-    response.parameters[FINAL].bool_param = final
-    return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()

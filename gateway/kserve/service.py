@@ -13,6 +13,7 @@ from gateway.access.view import View
 from gateway.catalog import Catalog, Entry
 from gateway.collected import Collected
 from gateway.door import Door
+from gateway.grpc.writer import ResponseWriter
 from gateway.kserve import functions
 from gateway.kserve import inference_pb2 as pb
 from gateway.kserve.answers import Answers, TensorStream
@@ -21,10 +22,10 @@ from gateway.kserve.conversation import Conversation, error_message, renamed
 from gateway.kserve.functions import Functions
 from gateway.kserve.inference_grpc import GRPCInferenceServiceBase
 from gateway.kserve.models import check_version, configuration, metadata
-from gateway.kserve.timeouts import until
+from gateway.kserve.parameters import until
 from gateway.outlet import Flusher
 from gateway.session import Session
-from gateway.writer import ResponseWriter
+from gateway.typed.options import metadata_of
 from shared.errors import InvalidRequest, MillstreamError, UnknownModel
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class KServeService(GRPCInferenceServiceBase):
         if entry.typed is None:
             said = metadata(entry)
         else:
-            said = functions.metadata(entry.typed, self._view.models(_tenant(stream)))
+            said = functions.metadata(entry.typed, self._view.models(metadata_of(stream, TENANT)))
         await stream.send_message(said)
 
     async def ModelConfig(
@@ -115,7 +116,7 @@ class KServeService(GRPCInferenceServiceBase):
         name = self._functions.named(message.name, message.version)
         if name is None:
             check_version(message.version, "version")
-        return self._view.model(_tenant(stream), name or message.name)
+        return self._view.model(metadata_of(stream, TENANT), name or message.name)
 
     # ---- inference ------------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ class KServeService(GRPCInferenceServiceBase):
         self, message: pb.ModelInferRequest, ask: Ask, stream: Stream[Any, Any]
     ) -> pb.ModelInferResponse:
         collected = Collected(max(1, ask.message.sampling.n))
-        session = self._open(message, ask, collected, stream)
+        session = self._open(ask, collected, stream)
         try:
             await until(ask.seconds, collected.run())
         finally:
@@ -202,33 +203,24 @@ class KServeService(GRPCInferenceServiceBase):
                 outlet.session.fail(error)
 
         outlet = TensorStream(writer, self._flusher, overflowed, _answers(message, ask))
-        outlet.session = session = self._open(message, ask, outlet, stream)
+        outlet.session = session = self._open(ask, outlet, stream)
         try:
             await until(ask.seconds, outlet.run())
         finally:
             self._door.close(session)
 
     def _open(
-        self,
-        message: pb.ModelInferRequest,
-        ask: Ask,
-        outlet: Collected | TensorStream,
-        stream: Stream[Any, Any],
+        self, ask: Ask, outlet: Collected | TensorStream, stream: Stream[Any, Any]
     ) -> Session:
-        traceparent = stream.metadata.get("traceparent", "") if stream.metadata else ""
         # Ids of the protocol may be any text and are the stream's own: they name no request.
         request = self._door.accept(
             ask.message,
-            traceparent=traceparent if isinstance(traceparent, str) else "",
-            tenant=_tenant(stream),
+            traceparent=metadata_of(stream, "traceparent"),
+            tenant=metadata_of(stream, TENANT),
         )
         left = [ask.seconds, stream.deadline.time_remaining() if stream.deadline else None]
         seconds = min((one for one in left if one is not None), default=None)
         return self._door.open(request, outlet, seconds=seconds)
-
-
-def _tenant(stream: Stream[Any, Any]) -> str:
-    return str(stream.metadata.get(TENANT, "")) if stream.metadata else ""
 
 
 def _ask(message: pb.ModelInferRequest) -> Ask:

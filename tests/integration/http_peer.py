@@ -6,8 +6,8 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Set
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,16 +20,37 @@ from tests.integration.grpc_peer import eventually
 ROOT = Path(__file__).parents[2]
 
 
-@contextmanager
-def nats_and_workers(directory: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class Beside:
+    """What runs beside a gateway: the flags of each worker, and the models that they serve."""
+
+    workers: dict[str, list[str]]
+    models: Set[str]
+
+
+SIMS = Beside(
+    {
+        name: ["--engine", "sim", "--served-name", name, "--engine-arg", f"step_ms={step_ms}"]
+        for name, step_ms in (("sim", 2), ("fast", 0))
+    },
+    {"sim", "fast"},
+)
+
+
+def nats_and_workers(directory: Path) -> AbstractContextManager[str]:
     """A NATS server, and sim workers `sim` (2 ms a token) and `fast` (free-running)."""
+    return nats_and(SIMS, directory)
+
+
+@contextmanager
+def nats_and(beside: Beside, directory: Path) -> Iterator[str]:
+    """A NATS server and workers; yields its URL."""
     server = NatsServer(directory / "nats")
     server.start()
     workers = []
     try:
-        for name, step_ms in (("sim", "2"), ("fast", "0")):
-            command = [sys.executable, "-m", "workers", "--engine", "sim", "--name", name]
-            command += ["--served-name", name, "--engine-arg", f"step_ms={step_ms}"]
+        for name, flags in beside.workers.items():
+            command = [sys.executable, "-m", "workers", *flags, "--name", name]
             command += ["--nats", server.url, "--log-level", "warning"]
             workers.append(subprocess.Popen(command, cwd=ROOT))
         yield server.url
@@ -42,13 +63,13 @@ def nats_and_workers(directory: Path) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def gateway(nats_url: str, **settings: Any) -> AsyncIterator[App]:
-    """A gateway that serves HTTP and gRPC, once it sees both models."""
+async def gateway(nats_url: str, beside: Beside = SIMS, **settings: Any) -> AsyncIterator[App]:
+    """A gateway that serves HTTP and gRPC, once it sees all models."""
     given = {"nats": nats_url, "http_port": 0, "grpc_port": 0, "drain_grace": 5.0, **settings}
     app = App(GatewaySettings(http_host="127.0.0.1", grpc_host="127.0.0.1", **given))
     serving = asyncio.create_task(app.serve())
     try:
-        await eventually(lambda: serves(app), 20)
+        await eventually(lambda: serves(app, beside.models), 30)
         await eventually(lambda: listens(app, http=given["http_port"] is not None), 20)
         yield app
     finally:
@@ -56,9 +77,8 @@ async def gateway(nats_url: str, **settings: Any) -> AsyncIterator[App]:
         await serving
 
 
-def serves(app: App) -> bool:
-    entries = app.catalog.entries()
-    return app.link.ready and len(entries) == 2 and all(entry.workers for entry in entries)
+def serves(app: App, models: Set[str]) -> bool:
+    return app.link.ready and models <= {e.name for e in app.catalog.entries() if e.workers}
 
 
 def listens(app: App, *, http: bool) -> bool:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from millstream.nats_server import NatsServer
 from shared.errors import MillstreamError
 from tests.eventually import eventually
 from tests.integration.processes import ROOT, Parts
+from tests.ports import free_ports
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "millstream.json"
 CONFIG = """\
@@ -93,14 +93,6 @@ class Prometheus:
         except OSError:
             return []
         return [one for one in told["data"]["result"] if one["value"][1] != "NaN"]
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [one.getsockname()[1] for one in sockets]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from gateway.typed import untyped
+from gateway.typed.call import PlainCall
 from gateway.typed.options import Options
 from millstream.v1 import inference_pb2 as pb
 from millstream.v1 import types_pb2 as types
@@ -55,6 +57,14 @@ async def bench(
 
 def call(client: grpc.aio.Channel, path: str, data: bytes, *metadata: tuple[str, str]) -> Any:
     return client.unary_unary(path)(data, metadata=metadata, timeout=10)
+
+
+async def results(running: PlainCall) -> list[Any]:
+    """All that a call gives, as it comes."""
+    found = []
+    while (items := await running.some()) is not None:
+        found += [untyped.parsed(running.function.typed, item).result for item in items]
+    return found
 
 
 def stream(client: grpc.aio.Channel, path: str, data: bytes) -> Any:
@@ -301,7 +311,7 @@ async def test_reflection_shows_a_schema_that_can_be_called() -> None:
 async def test_another_protocol_calls_with_plain_values() -> None:
     async with bench(RICH, COUNT) as (rig, _):
         answering = asyncio.create_task(rig.answer(RICH, "ok"))
-        call = rig.calls.open("rich", {"text": "a", "tags": ["b"], "mood": "calm"}, Options())
+        call = rig.call("rich", {"text": "a", "tags": ["b"], "mood": "calm"}, Options())
         try:
             assert (await call.result()).result == "ok"
         finally:
@@ -310,14 +320,14 @@ async def test_another_protocol_calls_with_plain_values() -> None:
         assert list(message.tags) == ["b"]
         data = {"dtype": "float32", "shape": [2], "data": [1.0, 2.0]}
         answering = asyncio.create_task(rig.answer(RICH, "ok"))
-        call = rig.calls.open("rich@1", {"text": "a", "vector": data}, Options(), json=True)
+        call = rig.call("rich@1", {"text": "a", "vector": data}, Options(), json=True)
         assert json_format.MessageToDict(await call.result()) == {"result": "ok"}
         call.close()
         _, message = await answering
         assert message.vector.data == struct.pack("<2f", 1.0, 2.0)
         answering = asyncio.create_task(rig.answer(COUNT, 1, 2, 3))
-        call = rig.calls.open("count", {"text": "a"}, Options(request_id="r"))
-        assert [item.result async for item in call] == [1, 2, 3]
+        call = rig.call("count", {"text": "a"}, Options(request_id="r"))
+        assert await results(call) == [1, 2, 3]
         call.close()
         await answering
         assert not rig.router.sessions
@@ -327,17 +337,17 @@ async def test_plain_values_are_refused_by_name() -> None:
     async with bench(RICH) as (rig, _):
         for inputs, field in (({"text": 1}, "text"), ({}, "text"), ({"text": "", "no": 1}, "no")):
             with pytest.raises(InvalidRequest) as caught:
-                rig.calls.open("rich", inputs, Options(), json=True)
+                rig.call("rich", inputs, Options(), json=True)
             assert caught.value.field == field
         with pytest.raises(UnknownModel):
-            rig.calls.open("poor", {}, Options())
+            rig.call("poor", {}, Options())
 
 
 async def test_two_calls_of_one_name_and_a_worker_that_talks_nonsense() -> None:
     async with bench(ECHO) as (rig, _):
-        call = rig.calls.open("echo", {"text": "a"}, Options(request_id="r"))
+        call = rig.call("echo", {"text": "a"}, Options(request_id="r"))
         with pytest.raises(DuplicateRequest):
-            rig.calls.open("echo", {"text": "a"}, Options(request_id="r"))
+            rig.call("echo", {"text": "a"}, Options(request_id="r"))
         request = await rig.take()
         rig.give(request, 0, b"\xff\xff")
         rig.end(request, 1)

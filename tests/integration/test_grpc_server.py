@@ -18,8 +18,10 @@ from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
 
 from gateway.server import GrpcServer, Limits
-from shared.errors import InvalidRequest, MillstreamError, Overloaded
+from millstream import Client
+from shared.errors import InvalidRequest, MillstreamError, Overloaded, RequestTooLarge
 from tests.integration.grpc_peer import Peer, Probe, channel, eventually, framed, serving
+from tests.unit.fake_gateway import FakeGateway, count_to_three
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
@@ -83,6 +85,19 @@ async def test_a_message_over_the_limit_is_refused_by_its_prefix() -> None:
             call = peer.call("/test.Probe/Echo", framed(b"", length=2**32 - 1), end=False)
             assert (await peer.status(call))["grpc-status"] == "8"
         assert server.counters.refused_message_size == 2
+
+
+async def test_our_client_does_not_take_a_large_request_for_a_full_house() -> None:
+    limits = Limits(max_message_bytes=1000)
+    gateway = FakeGateway(count_to_three)
+    async with serving(gateway, limits=limits) as (_, port), Client(f"127.0.0.1:{port}") as client:
+        for prompt in ("x" * 2000, "x" * 2_000_000):
+            with pytest.raises(RequestTooLarge, match="and at most 1000 are allowed") as caught:
+                await asyncio.wait_for(client.complete(prompt), 10)
+            assert f"takes {len(prompt)}"[:-2] in caught.value.message
+            assert "--max-message-bytes" in caught.value.message
+            assert not caught.value.retryable
+        assert (await client.complete("x")).text == " 0 1 2"
 
 
 async def test_gzip_is_inflated_with_the_same_limit() -> None:

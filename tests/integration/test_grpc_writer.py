@@ -13,7 +13,7 @@ from h2.events import DataReceived
 from h2.settings import SettingCodes
 from hyperframe.frame import RstStreamFrame, SettingsFrame
 
-from gateway.writer import MAX_FRAME, ResponseWriter
+from gateway.grpc.writer import MAX_FRAME, ResponseWriter
 from tests.integration.grpc_peer import Peer, Probe, channel, eventually, framed, serving
 
 Handle = Callable[[Any], Awaitable[None]]

@@ -100,7 +100,7 @@ async def test_what_is_refused(app: App, body: dict[str, Any], status: int, fiel
 
 
 async def test_leaving_ends_all_calls(app: App) -> None:
-    app.link.publish, publish = lambda request, done: None, app.link.publish  # type: ignore[method-assign]
+    app.link.publish, publish = lambda request, done: None, app.link.publish
     try:
         http = await connect(app)
         await http.send("POST", PATH, {"model": "bag", "input": ["a", "b", "c"]})
@@ -110,7 +110,7 @@ async def test_leaving_ends_all_calls(app: App) -> None:
         await eventually(lambda: not app.link.router.sessions)
         assert time.monotonic() - began < 1
     finally:
-        app.link.publish = publish  # type: ignore[method-assign]
+        app.link.publish = publish
 
 
 async def test_a_limit_on_calls_makes_texts_wait(nats: str, tmp_path: Path) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from gateway.app import App
 from shared import wire
-from tests.integration.function_peer import gateway, nats_and_functions
-from tests.integration.http_peer import ROOT, call
+from tests.integration.function_peer import FUNCTIONS
+from tests.integration.http_peer import ROOT, Beside, call
 from tests.integration.test_http_table import DOCUMENT, at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -57,29 +56,8 @@ LINES = list(lines())
 
 
 @pytest.fixture(scope="module")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with nats_and_functions(tmp_path_factory.mktemp("nats")) as url:
-        yield url
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(nats: str) -> AsyncIterator[App]:
-    async with gateway(nats) as app:
-        yield app
-
-
-@pytest.fixture
-def requests(app: App, monkeypatch: pytest.MonkeyPatch) -> list[wire.Request]:
-    """What is queued."""
-    queued: list[wire.Request] = []
-    publish = app.link.publish
-
-    def noting(request: wire.Request, done: Any) -> None:
-        queued.append(request)
-        publish(request, done)
-
-    monkeypatch.setattr(app.link, "publish", noting)
-    return queued
+def beside() -> Beside:
+    return FUNCTIONS
 
 
 async def test_the_table_has_lines_for_every_endpoint() -> None:

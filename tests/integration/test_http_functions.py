@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgpack
 import pytest
@@ -28,6 +29,8 @@ from tests.integration.http_peer import Answer, call, connect, stream
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PACKED = {"content-type": "application/msgpack"}
+HALF = "\ud83d"
+"""Of a surrogate pair."""
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +155,12 @@ async def test_parameters_by_query(app: App, query: str, result: str | None) -> 
         ("echo@1", {"inputs": {"text": "a"}, "priority": "now"}, 400, "x-priority", "now"),
         ("echo@1", {"inputs": {"text": "a"}, "timeout": 0}, 400, "timeout", "above 0"),
         ("echo@1", {"inputs": {"text": "a"}, "labels": {"a": 1}}, 400, "labels", "texts"),
+        ("echo@1", {"inputs": {"text": HALF}}, 400, "text", "half"),
+        ("echo@1", {"inputs": {"text": "a", HALF: 1}}, 400, None, "a name in"),
+        ("echo@1", {"inputs": HALF}, 400, "inputs", "half"),
+        ("echo@1", {"inputs": {"text": "a"}, "labels": {"a": HALF}}, 400, "labels.a", "half"),
+        ("echo@1", {"inputs": {"text": "a"}, "labels": {HALF: "a"}}, 400, "labels", "half"),
+        ("echo@1", {HALF: 1}, 400, None, "half"),
         ("rich", {"inputs": {"text": "a", "data": "!"}}, 400, "data", "base64"),
         ("rich", {"inputs": {"text": "a", "mood": "odd"}}, 400, "mood", "calm, wild"),
         ("rich", {"inputs": {"text": "a", "point": {"x": "a"}}}, 400, "point.x", "number"),
@@ -185,6 +194,22 @@ async def test_what_is_refused(
 async def test_a_query_that_is_refused(app: App, query: str, field: str) -> None:
     answer = await call(app, "GET", f"/v1/models/echo@1/predict?{query}")
     assert (answer.status, answer.error["param"]) == (400, field)
+
+
+async def test_half_a_surrogate_pair_in_a_query(app: App) -> None:
+    query = "text=a&anything=" + quote('{"a": {"\\ud83d": 1}}')
+    answer = await call(app, "GET", f"/v1/models/rich/predict?{query}")
+    assert (answer.status, answer.error["param"]) == (400, "anything.a")
+
+
+async def test_a_timeout_by_header(app: App) -> None:
+    path = "/v1/models/wait/predict"
+    answer = await call(app, "POST", path, {}, {"x-request-timeout": "0.05"})
+    assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
+    answer = await call(app, "GET", path, None, {"x-request-timeout": "-1"})
+    assert (answer.status, answer.error["param"]) == (400, "x-request-timeout")
+    answer = await call(app, "POST", path, {"timeout": 0.06}, {"x-request-timeout": "60"})
+    assert "0.06 s" in answer.error["message"]
 
 
 async def test_broken_msgpack_is_refused(app: App) -> None:

@@ -59,6 +59,41 @@ async def test_long_headers_are_taken_up_to_the_limit(app: App) -> None:
 
 
 @pytest.mark.parametrize(
+    "long",
+    [
+        b"GET /health/live HTTP/1.1\r\nhost: t\r\nx: %b\r\n\r\n" % (b"y" * 70_000),
+        b"GET /health/live?%b HTTP/1.1\r\nhost: t\r\n\r\n" % (b"y" * 70_000),
+        b"POST /generate HTTP/1.1\r\nhost: t\r\n%bcontent-length: 2\r\n\r\n{}"
+        % (b"x: y\r\n" * 12_000),
+    ],
+    ids=["one header", "the address", "many headers"],
+)
+async def test_long_headers_in_one_read_are_refused(app: App, long: bytes) -> None:
+    http = await connect(app)
+    next_one = b"GET /health/live HTTP/1.1\r\nhost: t\r\n\r\n"
+    http.writer.write(long + next_one)
+    said = await ends(http)
+    assert said.startswith(b"HTTP/1.1 431 ")
+    assert b"connection: close\r\n" in said
+    assert said.count(b"HTTP/1.1") == 1
+
+
+async def test_who_goes_inside_a_body_makes_no_noise(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert app.http is not None
+    tasks = app.http._uvicorn.server_state.tasks
+    for path in (CHAT, "/v1/models/fast/generate"):
+        http = await connect(app)
+        head = f"POST {path} HTTP/1.1\r\nhost: t\r\ncontent-length: 9\r\n"
+        http.writer.write(f"{head}content-type: application/json\r\n\r\n{{".encode())
+        await eventually(lambda: len(tasks) == 1)
+        http.abort()
+        await eventually(lambda: not tasks)
+    assert "Exception in ASGI" not in caplog.text
+
+
+@pytest.mark.parametrize(
     ("sent", "said"),
     [
         (b"", b""),

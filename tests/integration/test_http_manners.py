@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway import outlet
+from gateway import health, outlet
 from gateway.app import App
-from tests.integration.grpc_peer import eventually
+from tests.integration.grpc_peer import channel, eventually
 from tests.integration.http_peer import (
     ROOT,
     Event,
@@ -25,6 +25,7 @@ from tests.integration.http_peer import (
     nats_and_workers,
     running,
 )
+from tests.integration.test_health_reflection import check
 
 CHAT = "/v1/chat/completions"
 LONG = {"model": "sim", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20000}
@@ -41,6 +42,14 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def app(nats: str) -> AsyncIterator[App]:
     async with gateway(nats) as app:
         yield app
+
+
+def listens_at(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 async def left_after(app: App, http: Http) -> float:
@@ -90,7 +99,7 @@ async def test_leaving_while_queued_takes_the_request_out_of_the_queue(nats: str
 async def test_a_silent_stream_gets_comments(nats: str) -> None:
     # A stream whose worker is never found is silent for good.
     async with gateway(nats, http_ping_seconds=0.1) as app:
-        app.link.publish = lambda request, done: None  # type: ignore[method-assign]
+        app.link.publish = lambda request, done: None
         http = await connect(app)
         await http.send("POST", CHAT, {**LONG, "stream": True})
         head = await http.head()
@@ -197,7 +206,7 @@ async def test_a_bearer_token_is_taken_and_streams_are_not_compressed(app: App) 
 async def test_operators_pages(app: App) -> None:
     assert (await call(app, "GET", "/health/live")).json == {"status": "live"}
     assert (await call(app, "GET", "/health/ready")).json == {"status": "ready"}
-    assert b"python_info" in (await call(app, "GET", "/metrics")).body
+    assert (await call(app, "GET", "/metrics")).status == 404  # They have a port of their own.
     paths = (await call(app, "GET", "/openapi.json")).json["paths"]
     assert {CHAT, "/generate_stream", "/v1/models/{name}/generate"} <= paths.keys()
     assert (await call(app, "GET", "/docs")).status == 200
@@ -238,6 +247,56 @@ async def test_a_drain_lets_open_streams_finish(nats: str) -> None:
         assert events[-1].data == "[DONE]"
         http.abort()
         idle.abort()
+
+
+async def test_before_a_drain_it_serves_on_and_says_that_it_is_not_ready(nats: str) -> None:
+    async with (
+        gateway(nats, drain_delay=60.0) as app,
+        channel(app.grpc_port) as rpc,
+    ):
+        assert (await check(rpc, "")).status == health.SERVING
+        app.stop()
+        await eventually(lambda: app._draining)
+        ready = await call(app, "GET", "/health/ready")  # By a new connection.
+        assert (ready.status, ready.json) == (503, {"status": "draining"})
+        assert (await check(rpc, "")).status == health.NOT_SERVING
+        answer = await call(app, "POST", CHAT, {**LONG, "max_tokens": 2})
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        async with channel(app.grpc_port) as later:
+            assert (await check(later, "")).status == health.NOT_SERVING
+            app.stop()  # Cuts it short.
+            assert app.http is not None
+            port = app.http.port
+            await eventually(lambda: not listens_at(port))
+
+
+async def test_a_drain_begins_when_its_delay_is_over(nats: str) -> None:
+    async with gateway(nats, drain_delay=0.3) as app:
+        http = await connect(app)
+        await http.send("POST", CHAT, {**LONG, "stream": True, "max_tokens": 600})
+        head = await http.head()
+        began = time.monotonic()
+        app.stop()
+        assert app.http is not None
+        port = app.http.port
+        await eventually(lambda: not listens_at(port))
+        assert time.monotonic() - began >= 0.3
+        events = [event async for event in http.events(head)]
+        assert events[-1].data == "[DONE]"
+        http.abort()
+
+
+async def test_a_fault_says_that_the_connection_ends(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert app.http is not None
+    monkeypatch.setattr(app.http._front, "accept", None)
+    http = await connect(app)
+    await http.send("POST", CHAT, LONG)
+    answer = await http.answer()
+    assert (answer.status, answer.headers["connection"]) == (500, "close")
+    assert await http.reader.read() == b""
+    http.abort()
 
 
 async def test_what_outlasts_the_grace_ends_with_an_error_event(nats: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.app import App
+from gateway.http.front import TIMEOUT
 from tests.integration.http_peer import (
     Answer,
     Event,
@@ -22,6 +24,8 @@ from tests.integration.http_peer import (
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 TURNS = [{"role": "user", "content": "hi"}]
+HALF = "\ud83d"
+"""Of a surrogate pair."""
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -227,6 +231,14 @@ def refused(answer: Answer) -> tuple[int, str | None, str | None]:
         ({"top_logprobs": 30, "logprobs": True}, (400, "top_logprobs", "invalid_value")),
         ({"messages": []}, (400, "messages", "invalid_value")),
         ({"messages": [{"content": "x"}]}, (400, "messages[0].role", "invalid_value")),
+        ({"messages": [*TURNS, {"role": HALF}]}, (400, "messages[1].role", "invalid_value")),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": f"a{HALF}"}]}]},
+            (400, "messages[0].content[0].text", "invalid_value"),
+        ),
+        ({"stop": ["a", HALF]}, (400, "stop[1]", "invalid_value")),
+        ({"model": HALF}, (400, "model", "invalid_value")),
+        ({"user": {HALF: 1}}, (400, "user", "invalid_value")),
         ({"tools": [{"type": "function"}]}, (400, "tools", "unsupported")),
         ({"response_format": {"type": "json_object"}}, (400, "response_format", "unsupported")),
         # Only the engine can tell, after a worker took it: still a status, streamed or not.
@@ -245,6 +257,38 @@ async def test_a_refusal_is_a_status(
 async def test_one_bad_prompt_of_several_refuses_all(app: App) -> None:
     answer = await call(app, "POST", COMPLETIONS, completion(prompt=["a", ""]))
     assert refused(answer) == (400, "prompt", "invalid_value")
+    answer = await call(app, "POST", COMPLETIONS, completion(prompt=["a", HALF]))
+    assert refused(answer) == (400, "prompt[1]", "invalid_value")
+
+
+async def test_whole_surrogate_pairs_are_text(app: App) -> None:
+    body = json.dumps(chat(messages=[{"role": "user", "content": "\U0001f600"}])).encode()
+    assert b"ud83d" in body
+    assert (await call(app, "POST", CHAT, body)).status == 200
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e3", "soon", "0.0", ""])
+async def test_a_timeout_that_is_no_number_above_0(app: App, given: str) -> None:
+    answer = await call(app, "POST", CHAT, chat(), {TIMEOUT: given})
+    assert refused(answer) == (400, TIMEOUT, "invalid_value")
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_an_answer_that_takes_longer_than_its_timeout(app: App, several: bool) -> None:
+    asked = completion(prompt=["a", "b"] if several else "a", max_tokens=20000)
+    answer = await call(app, "POST", COMPLETIONS, asked, {TIMEOUT: "0.2"})
+    assert refused(answer) == (504, None, "deadline_exceeded")
+    assert "0.2 s" in answer.error["message"]
+    assert not app.link.router.sessions
+    assert (await call(app, "POST", COMPLETIONS, completion(), {TIMEOUT: "20"})).status == 200
+
+
+async def test_a_timeout_inside_a_stream_is_an_event(app: App) -> None:
+    asked = chat(stream=True, max_tokens=20000)
+    events = await stream(app, "POST", CHAT, asked, {TIMEOUT: "0.5"})
+    assert text_of(events[:-1]).startswith(" 0 1 2")
+    assert events[-1].data["error"]["code"] == "deadline_exceeded"
+    assert not app.link.router.sessions
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000])
@@ -265,7 +309,7 @@ async def test_a_failure_after_the_first_token_is_an_event(app: App) -> None:
     async for event in http.events(head):
         seen.append(event)
         if len(seen) == 5:
-            assert app.link.cancel_here("", "doomed")
+            assert app.link.cancels.here("", "doomed")
     http.abort()
     assert seen[-1].data["error"]["code"] == "cancelled"
     assert app.link.router.sessions == {}

@@ -96,11 +96,31 @@ async def test_an_event_source_that_comes_back_is_told_to_stay_away(app: App) ->
         ({"prompt": "hi", "samplign": {}}, 400, None),
         ({"prompt": "x" * 40000}, 400, "prompt"),
         ({"prompt": "hi", "request_id": "a b"}, 400, "request_id"),
+        ({"prompt": "hi \ud83d"}, 400, "prompt"),
+        ({"prompt": "hi", "labels": {"a": "\ud83d"}}, 400, "labels.a"),
     ],
 )
 async def test_plain_refusals(app: App, body: Any, status: int, param: str | None) -> None:
     answer = await call(app, "POST", PLAIN, body)
     assert (answer.status, answer.error["param"]) == (status, param)
+
+
+async def test_a_timeout(app: App) -> None:
+    path = f"{PLAIN}?prompt=hi&max_tokens=20000"
+    events = await stream(app, "GET", path, None, {"x-request-timeout": "0.5"})
+    assert events[-1].name == "failed"
+    assert events[-1].data["error"]["code"] == "deadline_exceeded"
+    answer = await call(app, "GET", path, None, {"x-request-timeout": "never"})
+    assert (answer.status, answer.error["param"]) == (400, "x-request-timeout")
+
+
+async def test_a_timeout_before_the_first_token(nats: str) -> None:
+    # A stream whose worker is never found is silent for good.
+    async with gateway(nats) as app:
+        app.link.publish = lambda request, done: None
+        path = f"{PLAIN}?prompt=hi"
+        answer = await call(app, "GET", path, None, {"x-request-timeout": "0.2"})
+        assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
 
 
 async def test_an_unknown_model_and_an_unknown_parameter(app: App) -> None:
@@ -158,6 +178,9 @@ async def test_a_socket_that_closes_cancels(app: App, ws: ClientConnection) -> N
         ('{"prompt": ""}', "invalid_value"),
         ('{"prompt": "hi", "nope": 1}', "invalid_value"),
         (b'{"prompt": ""}', "invalid_value"),
+        ('{"prompt": "\\ud83d"}', "invalid_value"),
+        ('{"request_id": "\\ud83d"}', "invalid_value"),
+        ("[" * 100_000, "invalid_value"),
     ],
 )
 async def test_a_socket_survives_bad_messages(
@@ -176,6 +199,16 @@ async def test_a_socket_runs_one_request_at_a_time(ws: ClientConnection) -> None
     failed = (await until(ws, "failed"))[-1]
     assert failed["error"]["code"] == "request_is_running"
     assert (await said(ws))["type"] == "delta"
+
+
+async def test_a_sockets_timeout_holds_for_each_request(app: App) -> None:
+    assert app.http is not None
+    url = f"ws://127.0.0.1:{app.http.port}/v1/models/sim/socket"
+    async with websocket(url, additional_headers={"x-request-timeout": "0.3"}) as ws:
+        for _ in range(2):
+            await ws.send(json.dumps({"prompt": "hi", "sampling": {"max_tokens": 20000}}))
+            failed = (await until(ws, "failed"))[-1]
+            assert failed["error"]["code"] == "deadline_exceeded"
 
 
 async def test_a_drain_lets_a_sockets_request_finish(nats: str) -> None:
@@ -237,6 +270,7 @@ async def test_tgi_stream(app: App, path: str) -> None:
         ({"inputs": "x", "model": "sim", "parameters": {"truncate": 3}}, 422, "validation"),
         ({"inputs": "x", "model": "sim", "parameters": {"top_k": -1}}, 422, "validation"),
         ({"inputs": "x" * 40000, "model": "sim"}, 422, "validation"),
+        ({"inputs": "x\ud83d", "model": "sim"}, 422, "validation"),
     ],
 )
 async def test_tgi_refusals(app: App, body: Any, status: int, kind: str) -> None:
@@ -244,6 +278,14 @@ async def test_tgi_refusals(app: App, body: Any, status: int, kind: str) -> None
     assert answer.status == status
     assert set(answer.json) == {"error", "error_type"}
     assert answer.json["error_type"] == kind
+
+
+async def test_tgi_timeout(app: App) -> None:
+    body = {"inputs": "x", "model": "sim", "parameters": {"max_new_tokens": 20000}}
+    answer = await call(app, "POST", "/generate", body, {"x-request-timeout": "0.2"})
+    assert (answer.status, answer.json["error_type"]) == (504, "generation")
+    events = await stream(app, "POST", "/generate_stream", body, {"x-request-timeout": "0.5"})
+    assert "0.5 s" in events[-1].data["error"]
 
 
 async def test_tgi_info_and_health(app: App) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 
 from gateway.app import App
 from shared import wire
 from tests.integration.grpc_peer import channel
-from tests.integration.http_peer import ROOT, Http, connect, gateway, nats_and_workers
+from tests.integration.http_peer import ROOT, Http, connect
 from tests.integration.test_kserve import Client, ask, outputs
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -80,32 +79,6 @@ def lines() -> Iterator[Line]:
 
 
 LINES = list(lines())
-
-
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with nats_and_workers(tmp_path_factory.mktemp("nats")) as url:
-        yield url
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(nats: str) -> AsyncIterator[App]:
-    async with gateway(nats) as app:
-        yield app
-
-
-@pytest.fixture
-def requests(app: App, monkeypatch: pytest.MonkeyPatch) -> list[wire.Request]:
-    """What is queued."""
-    queued: list[wire.Request] = []
-    publish = app.link.publish
-
-    def noting(request: wire.Request, done: Any) -> None:
-        queued.append(request)
-        publish(request, done)
-
-    monkeypatch.setattr(app.link, "publish", noting)
-    return queued
 
 
 def at(holder: Any, path: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 
 from millstream.nats_server import NatsServer
-from shared import subjects
+from shared import subjects, wire
 from shared.bus import Bus, BusOptions, parse_puback
 from shared.streams import StreamConfigError, ensure_streams
+from shared.wire import envelope
 from tests.faults.harness import until
-from workers.intake import Intake, _deliveries
+from workers import acks
+from workers.intake import Intake
 
 MODEL = "m"
 
@@ -27,7 +30,8 @@ class Worker:
         self.bus = Bus(BusOptions((url,), "w"))
         self.slots = slots
         self.taken: list[dict[str, Any]] = []
-        self.intake = Intake(self.bus, MODEL, self.free, self.take)
+        self.events: Counter[str] = Counter()
+        self.intake = Intake(self.bus, MODEL, self.free, self.take, self.events)
 
     def free(self) -> int:
         return self.slots - len(self.taken)
@@ -46,7 +50,7 @@ class Worker:
 
     def done(self) -> None:
         for one in self.taken:
-            self.bus.publish(one["token"], b"+ACK")
+            self.bus.publish(one["token"], acks.ACK)
         self.taken.clear()
         self.intake.plan()
 
@@ -76,9 +80,10 @@ async def _plan(intake: Intake) -> None:
 
 
 async def queue(bus: Bus, name: str, urgency: int = 2, attempt: int = 0, deaths: int = 0) -> None:
-    headers = (
-        f"NATS/1.0\r\nNats-Msg-Id: {name}.{attempt}\r\nMs-Gateway: g\r\nMs-Deaths: {deaths}\r\n\r\n"
-    ).encode()
+    request = wire.Request(
+        name, attempt, "g", "r", MODEL, "p", None, None, wire.Sampling(), urgency, deaths=deaths
+    )
+    headers = envelope.headers(request, ttl=60)
     answer = await bus.request(subjects.request(MODEL, urgency), name.encode(), 5.0, headers)
     assert isinstance(parse_puback(answer), int)
 
@@ -103,7 +108,7 @@ async def test_no_more_is_held_than_can_start_and_the_urgent_goes_first(worker: 
     await queue(worker.bus, "resumed", urgency=0)
     worker.slots = 0
     worker.done()
-    await until(lambda: worker.intake.surplus == 0 or worker.taken == [], "nothing is held")
+    await until(lambda: worker.events["surplus"] == 0 or worker.taken == [], "nothing is held")
     await asyncio.sleep(1.2)  # The standing pulls of before have expired.
     worker.slots = 2
     await until(lambda: len(worker.taken) == 2, "two are taken")
@@ -130,7 +135,7 @@ async def test_what_is_not_acked_comes_again_and_is_not_fresh(worker: Worker) ->
 async def test_what_names_nobody_is_dropped_and_counted(worker: Worker, headers: bytes) -> None:
     answer = await worker.bus.request(subjects.request(MODEL, 2), b"?", 5.0, headers)
     assert isinstance(parse_puback(answer), int)
-    await until(lambda: worker.intake.malformed == 1, "it is counted")
+    await until(lambda: worker.events["malformed"] == 1, "it is counted")
     await queue(worker.bus, "good")
     await until(lambda: worker.ids() == ["good"], "the next is taken")
 
@@ -158,14 +163,3 @@ async def test_somebody_else_s_stream_stops_the_start(nats: NatsServer) -> None:
     with pytest.raises(StreamConfigError, match="MS_REQ"):
         await worker.intake.start()
     await worker.bus.close()
-
-
-@pytest.mark.parametrize(
-    ("token", "deliveries"),
-    [
-        ("$JS.ACK.MS_REQ.m_standard.3.17.9.1700000000.0", 3),
-        ("$JS.ACK.hub.ACCHASH.MS_REQ.m_standard.4.17.9.1700000000.0.xyz", 4),
-    ],
-)
-def test_both_forms_of_ack_subject_tell_the_deliveries(token: str, deliveries: int) -> None:
-    assert _deliveries(token) == deliveries

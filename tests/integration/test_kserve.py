@@ -226,6 +226,7 @@ def _raw(data: list[bytes]) -> pb.ModelInferRequest:
         (ask(sampling={"tempo": 1}), "INVALID_ARGUMENT", "tempo"),
         (ask(sampling={"max_tokens": -1}), "INVALID_ARGUMENT", "max_tokens"),
         (ask(sampling={"stop": [1]}), "INVALID_ARGUMENT", "stop"),
+        (ask(sampling={"lora_name": "\ud83d"}), "INVALID_ARGUMENT", "lora_name"),
         (ask(nope=True), "INVALID_ARGUMENT", "nope"),
         (ask("x" * 40000), "INVALID_ARGUMENT", "40000"),
         (_changed(model_version="2"), "INVALID_ARGUMENT", "version"),

@@ -11,6 +11,8 @@ from starlette.requests import HTTPConnection
 
 from gateway import validate
 from gateway.door import LONGEST
+from gateway.halves import refuse_halves
+from gateway.http.front import TIMEOUT, seconds_of
 from gateway.http.functions.pack import MSGPACK_NAMES, read
 from gateway.typed.options import LABEL, Options, context_metadata, urgency
 from shared.errors import InvalidRequest
@@ -19,7 +21,10 @@ from shared.signature import EnumType, Field, ListType, Scalar, Signature, Type
 MEMBERS = ("inputs", "request_id", "priority", "labels", "timeout")
 """What a body may hold."""
 
-_OURS = frozenset({"x-request-id", "x-priority", "traceparent", "host", "connection", "upgrade"})
+_OURS = frozenset({"x-request-id", "x-priority", TIMEOUT, "traceparent", "host"}) | {
+    "connection",
+    "upgrade",
+}
 _ABOUT = ("accept", "content-", "sec-", "transfer-", "keep-", "cache-", "last-event-")
 """How headers begin that speak of the transfer, which is none of a function's business."""
 
@@ -114,6 +119,7 @@ def _options(connection: HTTPConnection, members: Mapping[str, Any]) -> Options:
             for name, value in headers
             if name not in _OURS and not name.startswith(_ABOUT)
         ),
+        seconds=seconds_of(connection),
     )
     if (given := members.get("request_id")) is not None:
         options = replace(options, request_id=_text("request_id", given))
@@ -166,9 +172,11 @@ def _value(field: Field, kind: Type, text: str) -> Any:
         return text
     convert = _READ[kind.kind] if isinstance(kind, Scalar) else json.loads
     try:
-        return convert(text)
+        value = convert(text)
     except (ValueError, KeyError, RecursionError):
         what = kind.kind if isinstance(kind, Scalar) else "JSON"
         raise InvalidRequest(
             f"{field.name} is {text[:80]!r}, which is no {what}", field=field.name
         ) from None
+    refuse_halves({field.name: value})
+    return value

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgpack
 
+from gateway.halves import may_hold_half, refuse_halves
 from shared.errors import InvalidRequest
 from shared.values import Media, Tensor, jsonable
 
@@ -23,7 +24,7 @@ def read(data: bytes, *, packed: bool) -> dict[str, Any]:
         packed: Whether it is msgpack, else JSON.
 
     Raises:
-        InvalidRequest: It is neither, or no object.
+        InvalidRequest: It is neither, or no object, or holds half of a surrogate pair.
     """
     name = "msgpack" if packed else "JSON"
     try:
@@ -32,6 +33,11 @@ def read(data: bytes, *, packed: bool) -> dict[str, Any]:
         raise InvalidRequest(f"the body is no {name}: {error}") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body is a {name} {type(value).__name__}: want an object")
+    if not packed and may_hold_half(data):
+        inputs = value.get("inputs")
+        if isinstance(inputs, dict):
+            refuse_halves(inputs)  # A parameter is told by its own name.
+        refuse_halves(value)
     return value
 
 

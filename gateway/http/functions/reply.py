@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.catalog import Function
 from gateway.http.errors import openai_response
-from gateway.http.front import Front
+from gateway.http.front import Front, disconnected
 from gateway.http.functions.formats import Format
-from gateway.http.sse import DIRECT, SseWriter
+from gateway.http.sse import DIRECT, UNBUFFERED, SseWriter
 from gateway.typed import untyped
 from gateway.typed.call import PlainCall
 from gateway.typed.options import Options
@@ -75,8 +75,7 @@ class CallReply(Response):
 
     async def _watch(self, call: PlainCall, receive: Receive) -> None:
         """Wait until the client is gone, and end the call then."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await disconnected(receive)
         self._gone = True
         call.close()
 
@@ -186,8 +185,7 @@ class StreamReply(CallReply):
         if not writer.started:
             writer.headers = (
                 (b"content-type", self._form.content_type.encode("latin-1")),
-                (b"cache-control", b"no-cache"),
-                (b"x-accel-buffering", b"no"),
+                *UNBUFFERED,
                 (b"x-content-type-options", b"nosniff"),
             )
         await writer.send(pieces)

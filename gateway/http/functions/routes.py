@@ -17,10 +17,9 @@ from gateway.http.functions.pack import JSON, MSGPACK, as_json, as_msgpack
 from gateway.http.functions.reply import OneReply, StreamReply
 from gateway.typed import untyped
 from shared.errors import InvalidRequest
+from shared.features import RESUME
 
 TAGS: list[str | Enum] = ["functions"]
-CONTINUES = "resume"
-"""The feature of a function that gives the same items again."""
 MEDIA_HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
@@ -127,7 +126,7 @@ def _given_before(request: Request, function: Function) -> int:
         raise InvalidRequest(
             f"Last-Event-ID is {last[:80]!r}: want an item's index", field="last-event-id"
         )
-    if CONTINUES not in function.card.features:
+    if RESUME not in function.card.features:
         raise InvalidRequest(
             f"function {function.card.name!r} cannot go on after item {last}: it is not idempotent",
             field="last-event-id",

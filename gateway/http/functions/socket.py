@@ -14,10 +14,11 @@ from gateway.http.errors import openai_body
 from gateway.http.front import Front
 from gateway.http.functions.asks import from_members
 from gateway.http.functions.pack import as_json, as_msgpack, read
+from gateway.status import stopping
 from gateway.typed import untyped
 from gateway.typed.call import PlainCall
 from shared import values
-from shared.errors import Cancelled, DuplicateRequest, MillstreamError, Unavailable
+from shared.errors import Cancelled, DuplicateRequest, MillstreamError
 
 
 class FunctionConversation(Conversation):
@@ -56,7 +57,7 @@ class FunctionConversation(Conversation):
             if self._call is not None:
                 raise DuplicateRequest("a call is running on this socket: wait or cancel it")
             if self.front.draining:
-                raise Unavailable("this gateway is stopping", retry_after=1.0)
+                raise stopping()
             call = self._open(members, packed=packed)
         except MillstreamError as error:
             await self._say(packed, {"type": "failed", **openai_body(error)})

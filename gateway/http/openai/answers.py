@@ -189,8 +189,8 @@ class OpenAiStream(SseOutlet):
         if not self._head.running_usage:
             return ',"usage":null' if self._head.usage else ""
         begun = [session.answer.begun for session in self.sessions]
-        prompt = sum(len(one.prompt_ids) // 4 for one in begun if one is not None)
-        cached = sum(one.cached_tokens for one in begun if one is not None)
+        prompt = sum([one.prompt_tokens for one in begun if one is not None])
+        cached = sum([one.cached_tokens for one in begun if one is not None])
         return f',"usage":{json.dumps(usage_of(prompt, self.tokens, cached))}'
 
     def _begin(self, choice: int) -> None:

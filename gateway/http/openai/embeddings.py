@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.catalog import Function
 from gateway.http.errors import openai_response
-from gateway.http.front import Front
+from gateway.http.front import Front, disconnected, end_after, name_of_one
 from gateway.http.functions.asks import from_members
 from gateway.http.openai.embedding_shape import DIMENSIONS, demand, takes_dimensions
 from gateway.typed import untyped
@@ -118,7 +118,8 @@ class EmbeddingReply(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         working = asyncio.create_task(self._vectors())
-        watching = asyncio.create_task(_gone(receive))
+        watching = asyncio.create_task(disconnected(receive))
+        limit = end_after(self._options.seconds, self.fail)
         self._front.enter(self)
         try:
             await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
@@ -128,6 +129,8 @@ class EmbeddingReply(Response):
         except MillstreamError as error:
             response = openai_response(error)  # type: ignore[assignment]
         finally:
+            if limit is not None:
+                limit.cancel()
             watching.cancel()
             working.cancel()
             await asyncio.gather(working, watching, return_exceptions=True)
@@ -154,7 +157,7 @@ class EmbeddingReply(Response):
     async def _vector(self, place: int, message: Any) -> bytes:
         options = self._options
         if len(self._messages) > 1:  # Each has a name of its own.
-            options = replace(options, request_id=f"{options.request_id[:56]}-{place}")
+            options = replace(options, request_id=name_of_one(options.request_id, place))
         async with self._free:
             call = await self._begin(message, options)
             self._calls.add(call)
@@ -209,11 +212,6 @@ class EmbeddingReply(Response):
             "model": self._body.model,
             "usage": {"prompt_tokens": self._tokens, "total_tokens": self._tokens},
         }
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _texts(given: str | list[Any]) -> list[str]:

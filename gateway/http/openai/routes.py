@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from gateway.catalog import Entry
 from gateway.http.errors import openai_response, renamed
-from gateway.http.front import Asked, Front
+from gateway.http.front import Asked, Front, name_of_one
 from gateway.http.openai import convert
 from gateway.http.openai.answers import Head, OpenAiStream, Shape, whole_answer
 from gateway.http.openai.embedding_shape import is_embedding
@@ -98,9 +98,8 @@ def _accept(
     names: dict[str, str],
 ) -> list[Asked]:
     if len(messages) > 1:  # They run side by side, each under a name of its own.
-        stem = connection.state.request_id[:56]
         for place, message in enumerate(messages):
-            message.request_id = f"{stem}-{place}"
+            message.request_id = name_of_one(connection.state.request_id, place)
     try:
         return [front.accept(connection, message) for message in messages]
     except MillstreamError as error:
