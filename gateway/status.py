@@ -68,6 +68,16 @@ class DetailsCodec(ProtoStatusDetailsCodec):
         return bytes(told.SerializeToString())
 
 
+def stopping() -> Unavailable:
+    """What a caller is told, whatever it speaks, while the gateway drains."""
+    return Unavailable("this gateway is stopping", retry_after=1.0)
+
+
+def timed_out(seconds: float) -> DeadlineExceeded:
+    """What a caller is told who gave so many seconds and no deadline by gRPC's own means."""
+    return DeadlineExceeded(f"the timeout of {seconds:g} s has passed")
+
+
 def to_grpc(error: MillstreamError) -> GRPCError:
     """Build the status that a client gets for the error; what a function raised keeps its own."""
     message = error.message

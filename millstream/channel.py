@@ -7,6 +7,7 @@ another: calls under way finish, new ones go to a new connection.
 from __future__ import annotations
 
 import asyncio
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -21,7 +22,7 @@ from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
-from grpclib.protocol import H2Protocol
+from grpclib.protocol import Connection, H2Protocol
 from hyperframe.frame import GoAwayFrame
 
 from shared.errors import DeadlineExceeded, FunctionError, MillstreamError, Unavailable
@@ -88,6 +89,7 @@ class DrainableChannel(Channel):
 
     Attributes:
         connection: A number that no other connection of the process has; 0 before the first.
+        asking: Held while a function's description is asked for.
     """
 
     def __init__(self, host: str, port: int, tls: SSLContext | bool) -> None:
@@ -96,6 +98,7 @@ class DrainableChannel(Channel):
         )
         self._all: list[_Protocol] = []
         self.connection = 0
+        self.asking = asyncio.Lock()
 
     def _protocol_factory(self) -> H2Protocol:
         self._all = [one for one in self._all if not _closed(one)]
@@ -120,6 +123,25 @@ class DrainableChannel(Channel):
             async with asyncio.timeout(CLOSE_LIMIT):
                 await asyncio.gather(*waiting)
 
+    def close_from_afar(self) -> None:
+        """Close it from outside its event loop, which may run elsewhere or be closed."""
+        try:
+            self._loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # The loop is closed: nothing can be called there any more.
+            self._protocol = None
+            for protocol in self._all:
+                if hasattr(protocol, "connection"):
+                    _close_socket(protocol.connection)
+            self._all.clear()
+
+
+def _close_socket(connection: Connection) -> None:
+    """Close the socket alone: its transport needs the loop for that. Uvloop's are closed by it."""
+    transport = getattr(connection, "_transport", None)  # It goes when the connection is closed.
+    found = transport.get_extra_info("socket") if transport is not None else None
+    if isinstance(found, TransportSocket):
+        found._sock.close()  # type: ignore[attr-defined]
+
 
 def _closed(protocol: H2Protocol) -> bool:
     return not hasattr(protocol, "connection") or protocol.connection.is_closing()
@@ -141,7 +163,7 @@ def split_target(target: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def told(target: str) -> AsyncIterator[None]:
-    """Raise what goes wrong in a call as an error of `shared.errors`."""
+    """Raise what goes wrong in a call as an error of `millstream.errors`."""
     try:
         yield
     except GRPCError as error:
@@ -158,7 +180,7 @@ async def told(target: str) -> AsyncIterator[None]:
 
 
 def told_as(error: GRPCError) -> MillstreamError:
-    """A status as an error of `shared.errors`; what a function raised keeps its own status."""
+    """A status as an error of `millstream.errors`; what a function raised keeps its own status."""
     from gateway.status import DOMAIN, from_grpc
 
     found = from_grpc(error)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from millstream.nats_server import NatsServer
+from shared.exits import EXIT_MODEL, EXIT_PORT, EXIT_SETTINGS
 from shared.processes import dies_with_parent
 
 POLL = 0.02
@@ -84,8 +85,7 @@ class PythonChild(Child):
         echo: Gets what it writes.
     """
 
-    _FINAL = frozenset({2, 3})
-    """Settings that are not allowed, a model that cannot be loaded."""
+    _FINAL = frozenset({EXIT_SETTINGS, EXIT_MODEL, EXIT_PORT})
 
     def __init__(self, name: str, arguments: Sequence[str], ready_file: Path, echo: Echo) -> None:
         self.name = name
@@ -164,7 +164,7 @@ class PythonChild(Child):
         return f"{self.name} {what}:\n{self.last_lines()}".rstrip(":\n")
 
     def final(self, code: int) -> bool:
-        """Bad settings and models stay bad."""
+        """Bad settings and models stay bad, and a port stays taken."""
         return code in self._FINAL
 
     async def _read(self, stream: asyncio.StreamReader) -> None:

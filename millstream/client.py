@@ -10,6 +10,7 @@ async with Client("127.0.0.1:50051") as client:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Self, Unpack
@@ -55,7 +56,9 @@ __all__ = [
 class Client:
     """Calls one gateway, over one connection made when it is first needed.
 
-    Every method raises the classes of `shared.errors`: `Unavailable` where no gateway answers,
+    Event loops have a connection each: a client may outlive one, and serve the next.
+
+    Every method raises the classes of `millstream.errors`: `Unavailable` where no gateway answers,
     `InvalidRequest` with the field at fault, `Overloaded` with the time to wait, and so on.
 
     Args:
@@ -85,7 +88,7 @@ class Client:
         self._metadata = dict(metadata or {})
         if api_key is not None:
             self._metadata["authorization"] = f"Bearer {api_key}"
-        self._channel: DrainableChannel | None = None
+        self._channels: dict[asyncio.AbstractEventLoop, DrainableChannel] = {}
         self.methods = Methods(self._connection, self._metadata)
         self._middleware = tuple(middleware)
         self._way = Way(target, self._connection, self.methods, self._middleware)
@@ -100,9 +103,12 @@ class Client:
 
     async def close(self) -> None:
         """Close the connection; calls under way end with `Unavailable`."""
-        if self._channel is not None:
-            channel, self._channel = self._channel, None
-            await channel.wait_closed()
+        channels, self._channels = self._channels, {}
+        own = channels.pop(asyncio.get_running_loop(), None)
+        for channel in channels.values():
+            channel.close_from_afar()
+        if own is not None:
+            await own.wait_closed()
 
     def generate(
         self,
@@ -237,9 +243,18 @@ class Client:
         )
 
     def _connection(self) -> DrainableChannel:
-        if self._channel is None:
-            self._channel = DrainableChannel(self._host, self._port, self._tls)
-        return self._channel
+        loop = asyncio.get_running_loop()
+        channel = self._channels.get(loop)
+        if channel is None:
+            self._forget_closed_loops()
+            channel = self._channels[loop] = DrainableChannel(self._host, self._port, self._tls)
+        return channel
+
+    def _forget_closed_loops(self) -> None:
+        for loop in list(self._channels):
+            # Another thread may be at it too.
+            if loop.is_closed() and (channel := self._channels.pop(loop, None)) is not None:
+                channel.close_from_afar()
 
     def _stub(self) -> InferenceStub:
         return InferenceStub(self._connection())

@@ -4,9 +4,9 @@
     python -m millstream.healthcheck worker --ready-file /tmp/worker.ready
 
 The gateway is asked by grpc.health.v1; it answers NOT_SERVING while NATS is away or it drains. The
-worker touches its ready file with every heartbeat, which it sends once the model is loaded, while
-it is connected and its event loop turns; a file that is missing or old is a worker that serves
-nobody.
+worker touches its ready file every second, once the model is loaded, while it is connected, its
+event loop turns and it was not told to stop; a file that is missing or old is a worker that takes
+nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FRESH = 5.0
-"""Seconds; heartbeats are some 0.1 s apart."""
+"""Seconds; see `workers.host.READY_TOUCH`."""
 LIMIT = 3.0
 GATEWAY = "MILLSTREAM_GATEWAY_"
 
@@ -47,7 +47,10 @@ def check_worker(ready_file: Path, now: float) -> str:
         age = now - ready_file.stat().st_mtime
     except FileNotFoundError:
         return f"no {ready_file}: the model is not loaded"
-    return "" if age < FRESH else f"the last heartbeat was {age:.0f} s ago"
+    if age < FRESH:
+        return ""
+    told = f"{ready_file} was last touched {age:.0f} s ago"
+    return f"{told}: the worker is not connected, drains, or hangs"
 
 
 def tls_of(environment: dict[str, str]) -> ssl.SSLContext | bool:

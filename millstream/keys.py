@@ -118,7 +118,10 @@ def limit(
         unknown = set(changes.get("priorities", ())) - set(PRIORITIES)
         if unknown:
             raise KeyFileError(f"priority {unknown.pop()!r} is none of {', '.join(PRIORITIES)}")
-        book.tenants[tenant] = replace(book.tenants.get(tenant, Limits()), **changes)
+        if tenant not in book.tenants:
+            there = ", ".join(sorted(book.tenants)) or "none: `millstream keys create` makes one"
+            raise KeyFileError(f"no tenant {tenant!r}; there are {there}")
+        book.tenants[tenant] = replace(book.tenants[tenant], **changes)
         limits = book.tenants[tenant]
     print(f"{tenant}  {_limits(limits)}")
 

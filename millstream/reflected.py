@@ -102,7 +102,6 @@ class Methods:
         self._metadata = metadata
         self._known: dict[str, Method] = {}
         self._connected = 0
-        self._asking = asyncio.Lock()
 
     async def find(self, name: str, deadline: Deadline) -> Method:
         """How to call a function.
@@ -116,7 +115,7 @@ class Methods:
         known = self._fresh(name)
         if known is not None:
             return known
-        async with asyncio.timeout(deadline.left()), self._asking:
+        async with asyncio.timeout(deadline.left()), self._connection().asking:
             known = self._fresh(name)  # Another call may have asked meanwhile.
             if known is None:
                 known = self._known[name] = await self._ask(name)

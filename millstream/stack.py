@@ -182,7 +182,9 @@ class Stack:
 
     def _worker_flags(self, name: str) -> list[str]:
         if self._options.app is not None:
-            return [self._options.app, "--name", name]
+            flags = [self._options.app, "--name", name]
+            # Nobody else serves at a broker of our own: who did is a stack that has ended.
+            return flags if self._nats is None else [*flags, "--replace-signature"]
         flags = ["--name", name, "--engine", self._options.engine]
         if self._options.model is not None:
             flags += ["--model", self._options.model]

@@ -2,8 +2,9 @@
 
 A value comes from a flag, else from the process's environment variable
 (`MILLSTREAM_GATEWAY_NATS`), else, for what every process has, from the common one
-(`MILLSTREAM_NATS`), else from the default. A bad value stops the start: `load` collects every
-problem as a line of name, value and what is allowed.
+(`MILLSTREAM_NATS`), else from the default. A bad value stops the start, and so does a variable of
+the process that names no setting: `load` collects every problem as a line of name, value and what
+is allowed.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -42,6 +45,8 @@ LogFormat = Literal["console", "json"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 _SCHEMES = ("nats", "tls", "ws", "wss")
+_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
+"""What Kubernetes and Docker set for a service of the same name: `millstream-gateway`, say."""
 
 
 class SettingsError(Exception):
@@ -127,6 +132,13 @@ class ProcessSettings(BaseSettings):
             raise ValueError("a file that exists")
         return path
 
+    @field_validator("ready_file")
+    @classmethod
+    def _check_ready_file(cls, path: Path | None) -> Path | None:
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK)):
+            raise ValueError("a file in a folder that exists and may be written to")
+        return path
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -160,19 +172,18 @@ def load(cls: type[Settings], flags: Mapping[str, Any]) -> Settings:
     """Build settings from flags (None is not given) and the environment.
 
     Raises:
-        SettingsError: Some value is not allowed.
+        SettingsError: Some value is not allowed, or a variable of the process names no setting.
     """
     given = {name: value for name, value in flags.items() if value is not None}
+    problems = list(_unknown(cls))
     try:
-        return cls(**given)
+        settings = cls(**given)
     except ValidationError as error:
-        raise SettingsError(
-            [
-                f"{_source(cls, str(e['loc'][0]), given)}: {_shown(e['input'])} is not allowed: "
-                f"{_allowed(e['msg'])}"
-                for e in error.errors()
-            ]
-        ) from None
+        problems += [_problem(cls, one, given) for one in error.errors()]
+        raise SettingsError(problems) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings
 
 
 def load_or_exit(cls: type[Settings], flags: Mapping[str, Any]) -> Settings:
@@ -190,6 +201,28 @@ def exit_with(error: SettingsError) -> NoReturn:
     raise SystemExit(2)
 
 
+def _problem(cls: type[ProcessSettings], error: ErrorDetails, given: Mapping[str, Any]) -> str:
+    if not error["loc"]:  # Of settings together, which the message names.
+        return _allowed(error["msg"])
+    source = _source(cls, str(error["loc"][0]), given)
+    return f"{source}: {_shown(error['input'])} is not allowed: {_allowed(error['msg'])}"
+
+
+def _unknown(cls: type[ProcessSettings]) -> Iterator[str]:
+    """A line for each variable that begins as the process's do and is none."""
+    prefix = cls.model_config.get("env_prefix", "").upper()
+    known = {field.upper() for field in cls.model_fields}
+    for name, value in os.environ.items():
+        given = name.upper().removeprefix(prefix)
+        if not prefix or given == name.upper() or given in known:
+            continue
+        if _LINK.search(name) or value.startswith(("tcp://", "udp://", "sctp://")):
+            continue
+        near = get_close_matches(given, known, 1)
+        hint = f": is it {prefix}{near[0]}?" if near else "; --help lists them"
+        yield f"{name}: no such setting{hint}"
+
+
 def _source(cls: type[ProcessSettings], field: str, given: Mapping[str, Any]) -> str:
     """How the user named the value: a flag or an environment variable."""
     if field in given or field not in cls.model_fields:
@@ -205,7 +238,12 @@ def _shown(value: object) -> str:
         return "nothing"
     if isinstance(value, list | tuple):
         value = ",".join(str(item) for item in value)
-    return re.sub(r"(?<=//).*@", "***@", repr(str(value)))
+    return without_password(repr(str(value)))
+
+
+def without_password(urls: str) -> str:
+    """One or several URLs with the user and the password hidden."""
+    return re.sub(r"(?<=//).*@", "***@", urls)
 
 
 def _allowed(message: str) -> str:

@@ -18,7 +18,18 @@ from gateway.reflection import ReflectionService
 from gateway.status import to_grpc
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import MillstreamError, UnknownModel
-from shared.signature import Signature
+from shared.signature import (
+    EnumType,
+    Field,
+    ListType,
+    MapType,
+    MediaType,
+    Record,
+    Scalar,
+    Signature,
+    TensorType,
+    Type,
+)
 from shared.typed import Typed, alias_file
 from tests.unit.fake_gateway import FakeGateway, count_to_three, model
 
@@ -147,3 +158,65 @@ def refuse(status: Status, message: str, details: list[Any] | None = None) -> Pl
         raise GRPCError(status, message, details)
 
     return play
+
+
+async def mirror(request: Any, call: Call) -> None:
+    answer = call.response()
+    for described, value in request.ListFields():
+        target = getattr(answer.result, described.name)
+        if hasattr(target, "MergeFrom"):
+            target.MergeFrom(value)
+        else:
+            setattr(answer.result, described.name, value)
+    await call.stream.send_message(answer)
+
+
+async def greet(request: Any, call: Call) -> None:
+    await call.answer(result=f"hello {request.who}")
+
+
+async def count(request: Any, call: Call) -> None:
+    for index in range(request.to):
+        await call.answer(result=index * index, index=index)
+
+
+# ---- the functions that are served --------------------------------------------------------------
+
+TEXT = Scalar("string")
+COLOURS = EnumType("Colour", ("RED", "BLUE"))
+POINT = Record("Point", (Field("x", 1, Scalar("double")), Field("label", 2, TEXT, False)))
+
+
+def signature(
+    name: str,
+    inputs: dict[str, Type] | None = None,
+    output: Type | None = TEXT,
+    *,
+    streaming: bool = False,
+) -> Signature:
+    fields = (
+        Field(one, n, type_, False) for n, (one, type_) in enumerate((inputs or {}).items(), 1)
+    )
+    return Signature(name, "1", Record("In", tuple(fields)), output, streaming)
+
+
+EVERYTHING: dict[str, Type] = {
+    "text": TEXT,
+    "number": Scalar("int64"),
+    "ratio": Scalar("double"),
+    "flag": Scalar("bool"),
+    "raw": Scalar("bytes"),
+    "when": Scalar("timestamp"),
+    "free": Scalar("json"),
+    "colour": COLOURS,
+    "point": POINT,
+    "points": ListType(POINT),
+    "scores": MapType(Scalar("double")),
+    "array": TensorType("float32", ("n", 2)),
+    "picture": MediaType("image"),
+    "grid": ListType(ListType(Scalar("int64"))),
+}
+ALL = Record("All", tuple(Field(n, i, t, False) for i, (n, t) in enumerate(EVERYTHING.items(), 1)))
+MIRROR = signature("mirror", EVERYTHING, ALL)
+GREET = signature("greet", {"who": TEXT})
+COUNT = signature("count", {"to": Scalar("int64")}, Scalar("int64"), streaming=True)

@@ -1,10 +1,11 @@
+"""Clients of functions: values in and out, versions, deadlines, both clients."""
+
 from __future__ import annotations
 
 import asyncio
 import enum
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,76 +14,23 @@ import numpy
 import pydantic
 import pytest
 import torch
-from google.protobuf.wrappers_pb2 import StringValue
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status as RpcStatus
-from grpclib.const import Status
 
 from millstream import Client, Media, SyncClient, plain, reflected
 from millstream.v1 import inference_pb2 as pb
-from shared.errors import (
-    DeadlineExceeded,
-    FunctionError,
-    InternalError,
-    InvalidRequest,
-    Unavailable,
-    UnknownModel,
-    Unsupported,
-)
-from shared.signature import (
-    EnumType,
-    Field,
-    ListType,
-    MapType,
-    MediaType,
-    Record,
-    Scalar,
-    Signature,
-    TensorType,
-    Type,
-)
+from shared.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from shared.values import Tensor
-from tests.unit.fake_functions import Call, Functions, refuse
+from tests.unit.fake_functions import (
+    COUNT,
+    GREET,
+    TEXT,
+    Call,
+    Functions,
+    greet,
+    signature,
+)
 from workers.app.media import Image
 
-TEXT = Scalar("string")
-COLOURS = EnumType("Colour", ("RED", "BLUE"))
-POINT = Record("Point", (Field("x", 1, Scalar("double")), Field("label", 2, TEXT, False)))
-
-
-def signature(
-    name: str,
-    inputs: dict[str, Type] | None = None,
-    output: Type | None = TEXT,
-    *,
-    streaming: bool = False,
-) -> Signature:
-    fields = (
-        Field(one, n, type_, False) for n, (one, type_) in enumerate((inputs or {}).items(), 1)
-    )
-    return Signature(name, "1", Record("In", tuple(fields)), output, streaming)
-
-
-EVERYTHING: dict[str, Type] = {
-    "text": TEXT,
-    "number": Scalar("int64"),
-    "ratio": Scalar("double"),
-    "flag": Scalar("bool"),
-    "raw": Scalar("bytes"),
-    "when": Scalar("timestamp"),
-    "free": Scalar("json"),
-    "colour": COLOURS,
-    "point": POINT,
-    "points": ListType(POINT),
-    "scores": MapType(Scalar("double")),
-    "array": TensorType("float32", ("n", 2)),
-    "picture": MediaType("image"),
-    "grid": ListType(ListType(Scalar("int64"))),
-}
-ALL = Record("All", tuple(Field(n, i, t, False) for i, (n, t) in enumerate(EVERYTHING.items(), 1)))
-MIRROR = signature("mirror", EVERYTHING, ALL)
-GREET = signature("greet", {"who": TEXT})
-COUNT = signature("count", {"to": Scalar("int64")}, Scalar("int64"), streaming=True)
+# test_function_commands.py takes these from here.
 
 
 class Colour(enum.Enum):
@@ -106,41 +54,6 @@ class Modelled:
     point: Point
     scores: dict[str, float]
     picture: Image
-
-
-async def mirror(request: Any, call: Call) -> None:
-    answer = call.response()
-    for described, value in request.ListFields():
-        target = getattr(answer.result, described.name)
-        if hasattr(target, "MergeFrom"):
-            target.MergeFrom(value)
-        else:
-            setattr(answer.result, described.name, value)
-    await call.stream.send_message(answer)
-
-
-async def greet(request: Any, call: Call) -> None:
-    await call.answer(result=f"hello {request.who}")
-
-
-async def count(request: Any, call: Call) -> None:
-    for index in range(request.to):
-        await call.answer(result=index * index, index=index)
-
-
-@pytest.fixture
-def functions() -> Functions:
-    served = Functions()
-    served.serve(MIRROR, mirror)
-    served.serve(GREET, greet)
-    served.serve(COUNT, count)
-    return served
-
-
-@pytest.fixture
-async def client(functions: Functions) -> AsyncIterator[Client]:
-    async with functions.serving() as target, Client(target) as client:
-        yield client
 
 
 async def test_values_of_every_type_go_in_and_come_out(client: Client) -> None:
@@ -211,105 +124,6 @@ async def test_the_types_are_asked_for_once(client: Client, functions: Functions
     assert functions.asked == ["greet", "greet@1"]
 
 
-async def test_a_stream_yields_items(client: Client) -> None:
-    assert [item async for item in client.stream("count", to=5)] == [0, 1, 4, 9, 16]
-    assert [item async for item in client.stream("count", to=0)] == []
-
-
-@pytest.mark.parametrize("indexes", [(0, 2), (1,), (0, 0), (0, 1, 1)])
-async def test_a_missing_or_repeated_item_is_an_error(
-    client: Client, functions: Functions, indexes: tuple[int, ...]
-) -> None:
-    async def play(_request: Any, call: Call) -> None:
-        for index in indexes:
-            await call.answer(result=index, index=index)
-
-    functions.serve(replace(COUNT, name="skip"), play)
-    with pytest.raises(InternalError, match=f"item {indexes[-1]} of the stream came"):
-        async for _ in client.stream("skip"):
-            pass
-
-
-async def test_a_stream_has_its_requests_name(client: Client, functions: Functions) -> None:
-    async def play(_request: Any, call: Call) -> None:
-        await call.stream.send_initial_metadata(metadata={"x-request-id": "r-7"})
-        await call.answer(result=1, index=0)
-
-    functions.serve(replace(COUNT, name="named"), play)
-    items = client.stream("named")
-    assert items.request_id == ""
-    assert await anext(items) == 1
-    assert items.request_id == "r-7"
-
-
-async def endless(_request: Any, call: Call) -> None:
-    index = 0
-    while True:
-        await call.answer(result=index, index=index)
-        await asyncio.sleep(0)
-        index += 1
-
-
-@pytest.mark.parametrize("way", ["with", "aclose", "dropped"])
-async def test_leaving_the_loop_cancels(client: Client, functions: Functions, way: str) -> None:
-    functions.serve(replace(COUNT, name="endless"), endless)
-    items = client.stream("endless")
-    if way == "with":
-        async with items:
-            assert await anext(items) == 0
-    else:
-        async for item in items:
-            assert item == 0
-            break
-        if way == "aclose":
-            await items.aclose()
-    del items
-    async with asyncio.timeout(5):
-        await functions.cancelled.wait()
-
-
-async def test_streams_that_are_not_read_hold_up_no_other_call(
-    client: Client, functions: Functions
-) -> None:
-    waiting = {str(n) for n in range(20)}
-    full = asyncio.Event()
-
-    async def play(request: Any, call: Call) -> None:
-        for index in range(1000):
-            await call.answer(result="x" * 65536, index=index)
-            if index == 14:
-                waiting.discard(request.name)
-                if not waiting:
-                    full.set()
-
-    functions.serve(signature("large", {"name": TEXT}, streaming=True), play)
-    streams = [client.stream("large", name=str(n)) for n in range(20)]
-    for stream in streams:
-        assert len(await anext(stream)) == 65536
-    async with asyncio.timeout(20):
-        await full.wait()
-        assert await client.predict("greet", who="you") == "hello you"
-    for stream in streams:
-        await stream.cancel()
-
-
-async def test_a_cancelled_call_is_cancelled_there(client: Client, functions: Functions) -> None:
-    begun = asyncio.Event()
-
-    async def play(_request: Any, _call: Call) -> None:
-        begun.set()
-        await asyncio.Event().wait()
-
-    functions.serve(replace(GREET, name="slow"), play)
-    task = asyncio.create_task(client.predict("slow"))
-    await begun.wait()
-    task.cancel()
-    async with asyncio.timeout(5):
-        await functions.cancelled.wait()
-    with pytest.raises(DeadlineExceeded):
-        await client.function("slow", deadline=0.05).predict()
-
-
 async def test_options_do_not_clash_with_parameters(client: Client, functions: Functions) -> None:
     clashing = signature("clash", dict.fromkeys(("name", "deadline", "self", "request_id"), TEXT))
 
@@ -329,106 +143,6 @@ async def test_options_do_not_clash_with_parameters(client: Client, functions: F
     assert "x-request-id" not in functions.calls[0]
     with pytest.raises(InvalidRequest, match="'urgent' is not one of"):
         client.function("clash", priority="urgent")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "field"),
-    [
-        ({"nowhere": 1}, "nowhere"),
-        ({"number": "seven"}, "number"),
-        ({"colour": "GREEN"}, "colour"),
-        ({"points": [{"x": 1.0}, {"x": "a"}]}, "points[1].x"),
-        ({"array": "text"}, "array"),
-        ({"picture": 7}, "picture"),
-    ],
-)
-async def test_what_does_not_fit_is_refused_by_name(
-    client: Client, functions: Functions, inputs: dict[str, Any], field: str
-) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        await client.predict("mirror", **inputs)
-    assert caught.value.field == field
-    assert functions.calls == []
-
-
-async def test_the_wrong_verb_is_refused(client: Client, functions: Functions) -> None:
-    with pytest.raises(InvalidRequest, match="count@1 streams: call stream"):
-        await client.predict("count", to=1)
-    with pytest.raises(InvalidRequest, match="greet@1 does not stream: call predict"):
-        await anext(client.stream("greet"))
-    with pytest.raises(InvalidRequest, match="'sim' is a language model: call generate"):
-        await client.predict("sim")
-    with pytest.raises(UnknownModel, match="'nope' is not served here"):
-        await client.predict("nope")
-    assert functions.calls == []
-
-
-async def test_what_a_function_raises_keeps_its_code_and_details(
-    client: Client, functions: Functions
-) -> None:
-    detail = StringValue(value="seven")
-    ours = ErrorInfo(reason="FunctionError", domain="millstream")
-    functions.serve(
-        replace(GREET, name="raising"), refuse(Status.NOT_FOUND, "no such user", [ours, detail])
-    )
-    with pytest.raises(FunctionError, match="no such user") as caught:
-        await client.predict("raising")
-    assert caught.value.code == 5
-    status = RpcStatus.FromString(caught.value.status)
-    assert (status.code, status.message) == (5, "no such user")
-    (only,) = status.details
-    unpacked = StringValue()
-    assert only.Unpack(unpacked)
-    assert unpacked == detail
-    assert len(functions.calls) == 1
-
-
-async def test_an_error_in_the_middle_comes_after_the_items(
-    client: Client, functions: Functions
-) -> None:
-    async def play(request: Any, call: Call) -> None:
-        await count(request, call)
-        raise Unavailable("every worker is gone", retry_after=1.0)
-
-    functions.serve(replace(COUNT, name="breaking"), play)
-    items = client.stream("breaking", to=2)
-    assert [await anext(items), await anext(items)] == [0, 1]
-    with pytest.raises(Unavailable, match="every worker is gone") as caught:
-        await anext(items)
-    assert caught.value.retry_after == 1.0
-
-
-async def test_new_types_are_asked_for_once(
-    client: Client, functions: Functions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reflected, "RENEW_AFTER", 0.0)
-    assert await client.predict("greet", who="you") == "hello you"
-    functions.withdraw(GREET)
-    functions.serve(replace(GREET, version="2"), greet)
-    assert await client.predict("greet", who="you") == "hello you"
-    assert functions.asked == ["greet", "greet"]
-
-    more = signature("count", {"to": Scalar("int64"), "by": TEXT}, Scalar("int64"), streaming=True)
-    assert [item async for item in client.stream("count", to=1)] == [0]
-    functions.serve(more, count)
-    assert [item async for item in client.stream("count", to=2, by="one")] == [0, 1]
-
-
-async def test_a_refusal_that_is_not_about_types_is_not_repeated(
-    client: Client, functions: Functions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def play(_request: Any, _call: Call) -> None:
-        raise Unsupported("not today")
-
-    functions.serve(replace(GREET, name="idle"), play)
-    with pytest.raises(Unsupported, match="not today"):
-        await client.predict("idle")
-    assert functions.asked == ["idle"]  # The types are new.
-    monkeypatch.setattr(reflected, "RENEW_AFTER", 0.0)
-    with pytest.raises(Unsupported, match="not today"):
-        await client.predict("idle")
-    assert functions.asked == ["idle", "idle"]
-    assert len(functions.calls) == 2
 
 
 async def test_a_bare_name_follows_the_default_version(

@@ -18,8 +18,16 @@ from millstream import Client
 from millstream.protos import protos, write
 from shared.errors import InternalError, InvalidRequest, UnknownModel
 from shared.typed import files
-from tests.unit.fake_functions import Call, Functions
-from tests.unit.test_client_functions import COUNT, GREET, MIRROR, count, greet, mirror
+from tests.unit.fake_functions import (
+    COUNT,
+    GREET,
+    MIRROR,
+    Call,
+    Functions,
+    count,
+    greet,
+    mirror,
+)
 
 ROOT = Path(__file__).parents[2]
 MILLSTREAM = (sys.executable, "-c", "from millstream.cli import main; main()")
