@@ -5,8 +5,6 @@ Who may speak is `gateway.session`'s business; everything here comes from an exe
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -83,15 +81,11 @@ class Answer:
         begun = self.begun
         if begun is None:  # Then nothing was delivered either: see `on_chunk`.
             return request
-        ids = array("I")
-        ids.frombytes(begun.prompt_ids)
-        if sys.byteorder == "big":
-            ids.byteswap()
         return replace(
             request,
             prompt=None,
             messages=None,
-            token_ids=tuple(ids),
+            token_ids=begun.ids(),
             delivered=tuple(tuple(lane.delivered) for lane in self.lanes),
             fingerprint=begun.fingerprint,
         )

@@ -30,6 +30,7 @@ from gateway.typed.calls import Calls
 from gateway.typed.services import TypedServices
 from millstream.v1 import inference_pb2 as pb
 from shared.bus import Bus, BusOptions
+from shared.exits import EXIT_ACCESS, EXIT_OK, EXIT_PORT
 from shared.metrics import start_metrics_server
 from shared.ready import calm_collector, loop_factory, say_ready
 from shared.tasks import cancel
@@ -43,9 +44,6 @@ log = structlog.get_logger(__name__)
 
 SERVICES = ("millstream.v1.Inference", "inference.GRPCInferenceService")
 MODEL_PREFIX = "models/"
-EXIT_OK = 0
-EXIT_PORT = 5
-EXIT_ACCESS = 6
 START_LIMIT = 2.0
 """Seconds that a start waits for NATS and the workers before it listens without them."""
 
@@ -106,6 +104,7 @@ class App:
         self.http: HttpServer | None = None
         self.grpc_port = 0
         self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
         self._linked = asyncio.Event()
         self.link.on_ready = self._on_ready
         self.link.router.on_models = self._update_health
@@ -133,6 +132,7 @@ class App:
             await asyncio.wait((linking, stop), return_when=asyncio.FIRST_COMPLETED)
             if linking.done():
                 linking.result()  # It ends by an error only: let that be seen.
+            await self._leave()
             await self._drain()
         finally:
             await self._close_servers()
@@ -141,7 +141,9 @@ class App:
         return EXIT_OK
 
     def stop(self) -> None:
-        """Make `serve` drain and return."""
+        """Make `serve` drain and return; again, and it does not wait before it drains."""
+        if self._stopping.is_set():
+            self._hurrying.set()
         self._stopping.set()
 
     def _on_ready(self, ready: bool) -> None:
@@ -171,13 +173,29 @@ class App:
             metrics = GatewayMetrics(
                 self.link.router, self.server.counters, self.door.answers, self._ready
             )
-            start_metrics_server(settings.metrics_port, metrics)
-        log.info("listening", addresses=addresses, gateway=self.gateway)
+            try:
+                start_metrics_server(settings.metrics_port, metrics)
+            except OSError as error:
+                where = f"0.0.0.0:{settings.metrics_port}, for metrics"
+                raise OSError(error.errno, f"cannot listen at {where}: {error.strerror}") from error
+        guards = {"api_keys": settings.api_keys, "tls": settings.tls_cert}
+        told = {name: "off" if file is None else "on" for name, file in guards.items()}
+        log.info("listening", addresses=addresses, gateway=self.gateway, **told)
         return addresses
 
-    async def _drain(self) -> None:
+    async def _leave(self) -> None:
+        """Say that it is not ready; serve on for as long as balancers may need to notice."""
         self._draining = True
         self._update_health()
+        if self.http is not None:
+            self.http.leave()
+        delay = self._settings.drain_delay
+        if delay:
+            log.info("leaving", delay=delay)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurrying.wait(), delay)
+
+    async def _drain(self) -> None:
         grace = self._settings.drain_grace
         streams = self.http.open if self.http is not None else 0
         log.info("draining", open=self.server.calls_open + streams, grace=grace)

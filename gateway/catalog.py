@@ -10,15 +10,13 @@ from typing import Any
 from gateway.fleet import Fleet, Worker
 from gateway.typed.schemas import Schemas
 from shared.errors import InvalidRequest, Unavailable, UnknownModel
+from shared.features import WAIT
 from shared.signature import Signature
 from shared.typed import Typed, natural
 from shared.wire import ModelCard
 
 REMEMBER = 60.0
 MOST_NAMED = 20
-WAITS = "wait"
-"""The feature of a function whose calls may wait in the queue while no worker is there."""
-
 
 Visible = Callable[[str], bool]
 
@@ -192,7 +190,7 @@ class Catalog:
                 f"the signature that a worker announced for {entry.name!r} cannot be read here",
                 retry_after=10.0,
             )
-        if entry.workers or (entry.state == "ready" and WAITS in card.features):
+        if entry.workers or (entry.state == "ready" and WAIT in card.features):
             return Function(card, typed)
         if entry.state == "ready":
             raise Unavailable(f"no worker serves {entry.name!r} now", retry_after=1.0)
@@ -228,15 +226,24 @@ class Catalog:
 
 
 def _defaults(entries: Iterable[Entry]) -> dict[str, str]:
-    """The served name of each function's default version: marked as such, else the greatest."""
+    """The served name of each function's default version: marked as such, else the greatest.
+
+    One that still loads, or failed to, has no signature yet: it stands for its name where no other
+    version does, so that a call by that name hears why it cannot be served.
+    """
     best: dict[str, Signature] = {}
+    unread: dict[str, str] = {}
     for entry in entries:
+        name, at, version = entry.name.rpartition("@")
         if entry.typed is not None:
             signature = entry.typed.signature
             rival = best.get(signature.name)
             if rival is None or _rank(signature) > _rank(rival):
                 best[signature.name] = signature
-    return {name: signature.served_name for name, signature in best.items()}
+        elif entry.card is None and at and natural(version) > natural(unread.get(name, "")):
+            unread[name] = version
+    loading = {name: f"{name}@{version}" for name, version in unread.items()}
+    return loading | {name: signature.served_name for name, signature in best.items()}
 
 
 def _rank(signature: Signature) -> tuple[bool, Any]:

@@ -183,7 +183,7 @@ class Door:
             self.answers.left(session.request.model)
         self._link.router.close(session)
         answer = session.answer
-        prompt = len(answer.begun.prompt_ids) // 4 if answer.begun is not None else 0
+        prompt = answer.begun.prompt_tokens if answer.begun is not None else 0
         tokens = prompt + answer.reached if session.request.call is None else 0
         self._end(session.request.id, tokens)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from shared import wire
 
 EARLY_MOST = 1024
-MOST_TOKEN = (1 << 32) - 1
 
 
 class Lane:

@@ -1,22 +1,21 @@
-"""The gateway's side of NATS: frames in to the router, what the router asks out; thin."""
+"""The gateway's side of NATS: frames in to the router, what the router asks out, time; thin."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 from nats.errors import Error as NatsError
 
+from gateway.cancels import Cancels
+from gateway.frames import Frames
+from gateway.queue import Queue
 from gateway.router import Router
 from shared import subjects, wire
-from shared.bus import Bus, parse_puback
-from shared.errors import Cancelled, MillstreamError, Unavailable
-from shared.natsio import rare
+from shared.bus import Bus
 from shared.streams import StreamConfigError, ensure_streams
 from shared.ticks import Rest
 
@@ -28,7 +27,6 @@ EARLY = 0.1
 TICK_LEAST = 0.05
 """Seconds after a tick from which on the next one comes with a heartbeat, and not by its timer."""
 DEAD_BEATS = 4
-SCATTER_LIMIT = 1.0
 HEAR_WORKERS = 0.2
 """Seconds that workers get to say what they serve before a new gateway takes requests."""
 
@@ -37,10 +35,11 @@ class Link:
     """One gateway on the bus.
 
     Attributes:
-        router: Who hears what arrives; set by `attach` before `start`.
-        malformed: Frames that could not be read.
+        router: Who hears what arrives.
+        cancels: Ends requests, here and at other gateways.
         ready: Whether NATS is there and the streams exist.
         peers: Other gateways that live, by name, with the time of their last beat.
+        publish, unqueue, audit: See `ports.Io`; the queue's own.
     """
 
     def __init__(
@@ -55,15 +54,16 @@ class Link:
         self._bus = bus
         self._gateway = gateway
         self._max_queue = max_queue
-        self._ttl = max(1, int(queue_seconds) + 1)
+        self._queue = queue = Queue(bus, ttl=max(1, int(queue_seconds) + 1))
+        self.publish, self.unqueue, self.audit = queue.publish, queue.unqueue, queue.audit
         self.router: Router = Router(
             gateway, self, queue_seconds=queue_seconds, refuse_late=refuse_late
         )
-        self.malformed = 0
+        bus.client.events = self.router.events  # What befalls the connection is seen there too.
+        self._frames = frames = Frames(self.router.events)
         self.ready = False
         self.peers: dict[str, float] = {}
         self._own = subjects.gateway(gateway)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._beat_due = 0.0
         self._ticked = 0.0
         self._rest = Rest()
@@ -73,11 +73,11 @@ class Link:
         prefix = subjects.reply(gateway, "")
         self._prefix_length = len(prefix)
         bus.listen(subjects.replies(gateway), self._on_reply)
-        bus.listen(self._own, self._decoded(self.router.on_worker))
-        bus.listen(subjects.HEARTBEATS, self._decoded(self._on_heartbeat))
-        bus.listen(subjects.ANNOUNCEMENTS, self._decoded(self._on_announce))
-        bus.listen(subjects.GATEWAY_BEATS, self._decoded(self._on_gateway_beat))
-        bus.listen(subjects.CANCEL, self._on_cancel)
+        bus.listen(self._own, frames.every(self.router.on_worker))
+        bus.listen(subjects.HEARTBEATS, frames.only(wire.Heartbeat, self._on_heartbeat))
+        bus.listen(subjects.ANNOUNCEMENTS, frames.only(wire.Announce, self.router.on_announce))
+        bus.listen(subjects.GATEWAY_BEATS, frames.only(wire.GatewayBeat, self._on_gateway_beat))
+        self.cancels = Cancels(bus, gateway, self.router, frames, self.peers)
         bus.listen(subjects.DISCONNECTS, self._on_disconnect)
         bus.on_connect.append(self._on_connect)
         bus.on_disconnect.append(self._on_bus_lost)
@@ -100,8 +100,9 @@ class Link:
             subjects.gateway_beat(self._gateway),
             wire.encode(wire.GatewayBeat(self._gateway, gone=True)),
         )
-        for task in (*self._tasks, *([self._preparing] if self._preparing else [])):
-            task.cancel()
+        self._queue.close()
+        if self._preparing is not None:
+            self._preparing.cancel()
         await self._bus.close()
 
     def _beat(self) -> None:
@@ -149,59 +150,25 @@ class Link:
     # ---- what arrives ---------------------------------------------------------------------------
 
     def _on_reply(self, subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
-        try:
+        try:  # As `Frames.read` does it, without its call: this is every token's way.
             frame = wire.decode(data)
         except wire.WireError as error:
-            self._bad(subject, error)
+            self._frames.bad(subject, error)
             return
         self.router.on_reply(subject[self._prefix_length :].decode(), frame)
 
-    def _decoded(
-        self, handle: Callable[[wire.Frame], None]
-    ) -> Callable[[bytes, bytes, bytes, bytes], None]:
-        def handler(subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
-            try:
-                frame = wire.decode(data)
-            except wire.WireError as error:
-                self._bad(subject, error)
-                return
-            handle(frame)
+    def _on_heartbeat(self, frame: wire.Heartbeat) -> None:
+        self.router.on_heartbeat(frame)
+        if self.now() - self._ticked > TICK_LEAST:
+            self._rest.end()
 
-        return handler
-
-    def _bad(self, subject: bytes, error: Exception) -> None:
-        self.malformed += 1
-        if rare(self.malformed):
-            log.warning(
-                "malformed_frame",
-                subject=subject.decode(errors="replace"),
-                error=str(error),
-                count=self.malformed,
-            )
-
-    def _on_heartbeat(self, frame: wire.Frame) -> None:
-        if isinstance(frame, wire.Heartbeat):
-            self.router.on_heartbeat(frame)
-            if self.now() - self._ticked > TICK_LEAST:
-                self._rest.end()
-        else:
-            self.malformed += 1
-
-    def _on_announce(self, frame: wire.Frame) -> None:
-        if isinstance(frame, wire.Announce):
-            self.router.on_announce(frame)
-        else:
-            self.malformed += 1
-
-    def _on_gateway_beat(self, frame: wire.Frame) -> None:
-        if not isinstance(frame, wire.GatewayBeat):
-            self.malformed += 1
-        elif frame.gone:
+    def _on_gateway_beat(self, frame: wire.GatewayBeat) -> None:
+        if frame.gone:
             self.peers.pop(frame.gateway, None)
         elif frame.gateway != self._gateway:
             if frame.gateway not in self.peers:
                 self._beat()  # Who is new hears of this one now.
-            self.peers[frame.gateway] = time.monotonic()
+            self.peers[frame.gateway] = self.now()
 
     def _on_disconnect(self, subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
         try:
@@ -209,72 +176,9 @@ class Link:
             name = event["client"].get("name", "")
             connection = f"{event['server']['id']}/{event['client']['id']}"
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            self._bad(subject, error)
+            self._frames.bad(subject, error)
             return
         self.router.on_disconnect(name, connection)
-
-    # ---- cancel from any gateway ----------------------------------------------------------------
-
-    def _on_cancel(self, subject: bytes, reply: bytes, _headers: bytes, data: bytes) -> None:
-        try:
-            ask = wire.decode(data)
-        except wire.WireError as error:
-            self._bad(subject, error)
-            return
-        if not isinstance(ask, wire.CancelAsk) or not reply:
-            self.malformed += 1
-            return
-        found = self.cancel_here(ask.tenant, ask.request_id)
-        answer = wire.encode(wire.CancelAnswer(self._gateway, found))
-        self._bus.publish(reply.decode(), answer)
-
-    def cancel_here(self, tenant: str, request_id: str) -> bool:
-        """End a request of this gateway; the client sees CANCELLED."""
-        session = self.router.find(tenant, request_id)
-        if session is None:
-            return False
-        session.fail(Cancelled(f"request {request_id!r} was cancelled by Cancel"))
-        self.router.close(session)
-        return True
-
-    async def cancel_anywhere(self, tenant: str, request_id: str) -> bool:
-        """Ask every gateway; True at the first hit, False once all that live have denied.
-
-        Raises:
-            Unavailable: One that lives stayed silent, or NATS is away.
-        """
-        if self.cancel_here(tenant, request_id):
-            return True
-        waiting = set(self.peers)
-        answers: asyncio.Queue[wire.CancelAnswer] = asyncio.Queue()
-
-        def on_answer(data: bytes) -> None:
-            try:
-                frame = wire.decode(data)
-            except wire.WireError as error:
-                self._bad(b"cancel answer", error)
-                return
-            if isinstance(frame, wire.CancelAnswer):
-                answers.put_nowait(frame)
-
-        inbox = self._bus.collect(on_answer)
-        try:
-            ask = wire.encode(wire.CancelAsk(tenant, request_id))
-            if not self._bus.publish(subjects.CANCEL, ask, reply=inbox):
-                raise Unavailable("NATS is away", retry_after=1.0)
-            async with asyncio.timeout(SCATTER_LIMIT):
-                while waiting:
-                    answer = await answers.get()
-                    if answer.found:
-                        return True
-                    waiting.discard(answer.gateway)
-        except TimeoutError:
-            raise Unavailable(
-                f"gateways {', '.join(sorted(waiting))} did not answer", retry_after=1.0
-            ) from None
-        finally:
-            self._bus.stop_collecting(inbox)
-        return False
 
     # ---- what the router asks (router.Io) -------------------------------------------------------
 
@@ -291,82 +195,3 @@ class Link:
     def ask_announcements(self) -> None:
         """Ask all workers who they are."""
         self._bus.publish(subjects.ASK, b"")
-
-    def publish(self, request: wire.Request, done: Callable[[int | MillstreamError], None]) -> None:
-        """Queue an attempt under its own message id, so that saying it twice queues it once."""
-        payload = wire.encode(request)
-        headers = (
-            f"NATS/1.0\r\nNats-Msg-Id: {request.id}.{request.attempt}\r\n"
-            f"Nats-TTL: {self._ttl}\r\nMs-Gateway: {request.gateway}\r\n"
-            f"Ms-Deaths: {request.deaths}\r\n\r\n"
-        ).encode()
-        try:
-            self._bus.check_size(len(payload) + len(headers))
-            self._bus.ask(
-                subjects.request(request.model, request.urgency),
-                payload,
-                lambda answer: done(parse_puback(answer)),
-                headers,
-            )
-        except MillstreamError as error:
-            asyncio.get_running_loop().call_soon(done, error)
-
-    def unqueue(self, request_id: str, attempt: int, urgency: int, sequence: int) -> None:
-        """Delete an attempt from its stream."""
-        self._run(self._unqueue(f"{request_id}.{attempt}", subjects.stream_of(urgency), sequence))
-
-    async def _unqueue(self, message_id: str, stream: str, sequence: int) -> None:
-        try:
-            if await self._stored_id(stream, sequence) == message_id:
-                await self._bus.request(
-                    f"$JS.API.STREAM.MSG.DELETE.{stream}",
-                    json.dumps({"seq": sequence, "no_erase": True}).encode(),
-                    2.0,
-                )
-        except (TimeoutError, MillstreamError) as error:
-            log.warning("unqueue_failed", message=message_id, error=repr(error))
-
-    def audit(
-        self,
-        request_id: str,
-        attempt: int,
-        urgency: int,
-        sequence: int,
-        done: Callable[[bool], None],
-    ) -> None:
-        """Look for an attempt in its stream."""
-        self._run(
-            self._audit(f"{request_id}.{attempt}", subjects.stream_of(urgency), sequence, done)
-        )
-
-    async def _audit(
-        self, message_id: str, stream: str, sequence: int, done: Callable[[bool], None]
-    ) -> None:
-        try:
-            stored = await self._stored_id(stream, sequence)
-        except (TimeoutError, MillstreamError) as error:
-            log.warning("audit_failed", message=message_id, error=repr(error))
-            return
-        done(stored == message_id)
-
-    async def _stored_id(self, stream: str, sequence: int) -> str | None:
-        """The message id stored under a sequence, which restarts when storage is lost."""
-        answer = await self._bus.request(
-            f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps({"seq": sequence}).encode(), 2.0
-        )
-        try:
-            reply = json.loads(answer)
-        except ValueError:
-            raise Unavailable(f"JetStream answered {answer[:80]!r}") from None
-        if "message" not in reply:
-            return None
-        for line in base64.b64decode(reply["message"].get("hdrs", "")).splitlines():
-            name, _, value = line.partition(b": ")
-            if name == b"Nats-Msg-Id":
-                return value.decode()
-        return None
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

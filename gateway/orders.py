@@ -8,8 +8,6 @@ from gateway.fleet import Fleet
 from shared import wire
 
 CANCEL_EVERY = 0.05
-BOOT_SHIFT = 31
-"""An exec's number above this bit is its worker's boot number."""
 
 Tell = Callable[[str, wire.Frame], None]
 
@@ -36,7 +34,7 @@ class Orders:
 
     def cancel(self, worker: str, exec_: int, now: float) -> None:
         """End an exec; an empty worker is looked up by the exec's boot number."""
-        worker = worker or self._fleet.boots.get(exec_ >> BOOT_SHIFT, "")
+        worker = worker or self._fleet.boots.get(exec_ >> wire.BOOT_SHIFT, "")
         if worker and exec_ not in self._cancels:
             self._cancels[exec_] = (worker, now + CANCEL_EVERY)
             self._tell(worker, wire.Cancel(exec_, self._gateway))
@@ -47,7 +45,7 @@ class Orders:
 
     def close(self, worker: str, exec_: int) -> None:
         """The exec's last word is here; its worker hears so at the next tick."""
-        worker = worker or self._fleet.boots.get(exec_ >> BOOT_SHIFT, "")
+        worker = worker or self._fleet.boots.get(exec_ >> wire.BOOT_SHIFT, "")
         if worker:
             self._closed.setdefault(worker, []).append(exec_)
 

@@ -89,8 +89,8 @@ class Flusher:
                 self._loop.call_soon(self._flush)
 
 
-def _nobody_to_tell(_error: MillstreamError) -> None:
-    pass
+def nobody_to_tell(_error: MillstreamError) -> None:
+    """Nobody waits any more."""
 
 
 def _nothing_to_add() -> None:
@@ -151,7 +151,7 @@ class Buffered(TextOnly):
                     await self._writer.send(batch)
                     self._size -= sum(map(len, batch))
         finally:
-            self._overflowed = _nobody_to_tell  # It holds the session, which holds this.
+            self._overflowed = nobody_to_tell  # It holds the session, which holds this.
         if self._error is not None:
             raise self._error
 

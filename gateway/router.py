@@ -17,6 +17,7 @@ from gateway.sessions import Sessions
 from gateway.suspects import Suspects
 from shared import wire
 from shared.errors import MillstreamError, PoisonRequest, Unavailable
+from shared.features import ONCE, RESUME, RESUME_STRUCTURED
 from shared.ticks import TICK, pause
 
 TICK_MOST = 0.12
@@ -25,11 +26,6 @@ machine costs as much as ten tokens. Most come with the heartbeats of workers, b
 ASK_EVERY = 0.1
 ORPHAN_LIMIT = 2.0
 LATER_MS = 100
-RESUMABLE = "resume"
-RESUMABLE_STRUCTURED = "resume_structured"
-ONCE_ONLY = "once"
-"""Features of a model card: it continues delivered tokens; also those of a restricted answer,
-whose grammar must be brought to the same state; it must never run twice."""
 
 
 class Router:
@@ -137,10 +133,10 @@ class Router:
             if not self._continues(session, claim, worker):
                 return
             features = worker.card.features
-            session.resumable = RESUMABLE in features and (
-                session.request.structured is None or RESUMABLE_STRUCTURED in features
+            session.resumable = RESUME in features and (
+                session.request.structured is None or RESUME_STRUCTURED in features
             )
-            session.repeatable = ONCE_ONLY not in features
+            session.repeatable = ONCE not in features
         session.claimed(claim, now)
 
     def _continues(self, session: Session, claim: wire.Claim, worker: Worker) -> bool:

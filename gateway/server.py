@@ -75,11 +75,6 @@ class GrpcServer:
         """Calls being served, without those of background services."""
         return len(self._state.calls)
 
-    @property
-    def connections_open(self) -> int:
-        """Connections being served."""
-        return len(self._state.connections)
-
     def add(self, service: Service) -> None:
         """Serve a service's methods from now on; replaces methods of the same path."""
         methods = service.__mapping__()

@@ -124,7 +124,7 @@ class InferenceService(InferenceBase):
         if message is None:
             return
         validate.check_request_id(message.request_id)
-        if not await self._link.cancel_anywhere(_metadata(stream, TENANT), message.request_id):
+        if not await self._link.cancels.anywhere(_metadata(stream, TENANT), message.request_id):
             raise UnknownRequest(
                 f"no gateway runs request {message.request_id!r}", field="request_id"
             )

@@ -274,7 +274,7 @@ class Session:
         self._outlet.finished(
             Summary(
                 reasons=done.reasons,
-                prompt_tokens=len(begun.prompt_ids) // 4,
+                prompt_tokens=begun.prompt_tokens,
                 completion_tokens=done.completion_tokens,
                 cached_tokens=begun.cached_tokens,
                 queue=(self.bound_at or now) - self._accepted,

@@ -46,6 +46,12 @@ class GatewaySettings(ProcessSettings):
     refuse_late: bool = Field(
         True, description="refuse at once what would wait until its deadline has passed"
     )
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds between a stop and the drain: it serves on, and says it is not ready",
+    )
     http_host: str = Field("0.0.0.0", min_length=1, description="address to listen on for HTTP")
     http_port: Port | None = Field(
         None, description="serve HTTP (OpenAI, TGI, SSE, WebSocket) here; 0 is any free port"

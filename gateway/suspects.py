@@ -23,10 +23,6 @@ class Suspects:
     def __init__(self) -> None:
         self._fallen: dict[str, tuple[float, list[Session]]] = {}
 
-    def __len__(self) -> int:
-        """Workers whose fate is open."""
-        return len(self._fallen)
-
     def fell(self, worker: str, session: Session, now: float) -> bool:
         """A worker that ran the request was lost.
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from millstream.v1 import inference_pb2 as pb
+from shared import features
 from shared.errors import InvalidRequest, Unsupported
 from shared.wire import Message, ModelCard, Sampling, Structured
 
@@ -120,7 +121,7 @@ def prompt_of(
 
 
 def _messages(request: pb.GenerateRequest, card: ModelCard) -> tuple[Message, ...]:
-    if "chat" not in card.features:
+    if features.CHAT not in card.features:
         raise InvalidRequest(
             f"model {card.name!r} has no chat template: send a prompt", field="messages"
         )
@@ -205,7 +206,7 @@ def structured_of(request: pb.GenerateRequest, card: ModelCard) -> Structured | 
     """
     if not request.HasField("structured"):
         return None
-    if "structured" not in card.features:
+    if features.STRUCTURED not in card.features:
         raise Unsupported(f"model {card.name!r} has no structured output", field="structured")
     kind = request.structured.WhichOneof("kind")
     if kind is None:
@@ -254,11 +255,11 @@ def check_pace(request: pb.GenerateRequest) -> float | None:
 
 def _features(request: pb.GenerateRequest, card: ModelCard) -> None:
     given = request.sampling
-    if given.n > 1 and "n" not in card.features:
+    if given.n > 1 and features.CHOICES not in card.features:
         raise Unsupported(f"model {card.name!r} generates one choice only", field="sampling.n")
-    if request.adapter and "lora" not in card.features:
+    if request.adapter and features.LORA not in card.features:
         raise Unsupported(f"model {card.name!r} has no adapters", field="adapter")
-    if given.HasField("logprobs") and "logprobs" not in card.features:
+    if given.HasField("logprobs") and features.LOGPROBS not in card.features:
         raise Unsupported(
             f"model {card.name!r} gives no log probabilities", field="sampling.logprobs"
         )

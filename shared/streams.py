@@ -220,6 +220,6 @@ async def _check_signature(
     if theirs != ours:
         raise StreamConfigError(
             f"{model} is served already, with another signature ({theirs or 'none'}, this one is "
-            f"{ours}): give yours another version, or stop the workers of the other and wait "
-            f"{FORGET_FUNCTION:.0f} s"
+            f"{ours}): give yours another version, stop the workers of the other and wait "
+            f"{FORGET_FUNCTION:.0f} s, or start this one with --replace-signature"
         )

@@ -1,4 +1,6 @@
-"""Every NATS subject, stream and consumer name; nothing else builds one.
+"""Every NATS subject of our own, stream and consumer name; nothing else builds one.
+
+Subjects of JetStream's API (`$JS.API...`) are built where something is asked of it.
 
 ms.req.<model>.<class>       requests; classes interactive, standard, batch in stream MS_REQ,
                              resume in stream MS_RESUME
@@ -10,7 +12,7 @@ ms.ann.<worker>              what a worker serves
 ms.gwhb.<gateway>            a gateway lives
 ms.ask                       workers, announce yourselves
 ms.cancel                    gateways, does one of you run this request?
-ms.sys.disconnect            the server says that a connection is gone (where imported)
+$SYS.ACCOUNT.*.DISCONNECT    the server says that a connection is gone (where imported)
 """
 
 from __future__ import annotations

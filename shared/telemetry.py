@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -67,13 +65,6 @@ def configure(level: LogLevel, log_format: LogFormat, *, service: str, name: str
     root.setLevel(_LEVELS[level])
     for library in _QUIET:
         logging.getLogger(library).setLevel(max(_LEVELS[level], logging.WARNING))
-
-
-@contextmanager
-def bound_request(request_id: str) -> Iterator[None]:
-    """Put the request's id on every line that is logged inside."""
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
-        yield
 
 
 class _Identity:

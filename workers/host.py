@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
 from shared.bus import Bus, BusOptions
+from shared.exits import EXIT_ENGINE, EXIT_MODEL, EXIT_OK, EXIT_PORT
 from shared.metrics import start_metrics_server
 from shared.ready import calm_collector, loop_factory, say_ready
 from shared.tasks import cancel
@@ -32,10 +33,6 @@ log = structlog.get_logger(__name__)
 SETTLE_LIMIT = 2.0
 READY_TOUCH = 1.0
 ANNOUNCE_FAILURE = 1.0
-
-EXIT_OK = 0
-EXIT_MODEL = 3
-EXIT_ENGINE = 4
 
 
 class Host:
@@ -68,6 +65,12 @@ class Host:
 
     async def serve(self) -> int:
         """Load, serve until told to stop, drain; returns the exit code."""
+        try:
+            self._measure()
+        except OSError as error:
+            port = self._settings.metrics_port
+            log.error("cannot_listen", port=port, reason=str(error))
+            return EXIT_PORT
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
         keeping = self._loop.create_task(self._keep_time())
@@ -92,6 +95,21 @@ class Host:
             keeping.result()
         return EXIT_ENGINE if self._engine_died else EXIT_OK
 
+    def _measure(self) -> None:
+        """Serve metrics, if that is asked for: before models are loaded, which takes minutes.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        if self._settings.metrics_port is None:
+            return
+        for runner in self._runners:
+            runner.info.update(worker=runner.worker, model=runner.served)  # The rest once loaded.
+        own: list[Collector] = [WorkerMetrics(self._runners)]
+        if self._settings.app is not None:
+            own.append(REGISTRY)  # What its functions and middleware count.
+        start_metrics_server(self._settings.metrics_port, *own)
+
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Await `work` unless told to stop first; whether it was done."""
         task = self._loop.create_task(work)
@@ -108,11 +126,7 @@ class Host:
         for runner in self._runners:
             await runner.load()
         self._ready = True
-        if self._settings.metrics_port is not None:
-            own: list[Collector] = [WorkerMetrics(self._runners)]
-            if self._settings.app is not None:
-                own.append(REGISTRY)  # What its functions and middleware count.
-            start_metrics_server(self._settings.metrics_port, *own)
+        self._bus.client.flush_now()  # That it is ready goes out before the next pass, of 50 ms.
         calm_collector()
         if self._settings.ready_file is not None:
             names = "\n".join(runner.served for runner in self._runners)
@@ -165,11 +179,13 @@ async def _serve(settings: WorkerSettings) -> int:
     try:
         engines = [(name, traced(engine, settings.name)) for name, engine in load_engines(settings)]
     except ModelLoadError as error:
-        log.error("engine_failed", engine=settings.engine, reason=str(error))
+        engine = settings.engine if settings.app is None else "app"
+        log.error("engine_failed", engine=engine, reason=str(error))
         model = settings.app or served_name(settings)
+        silent = settings.model_copy(update={"metrics_port": None})  # There is nothing to measure.
         with suppress(TimeoutError):  # Gateways should hear of it, where NATS is there.
             await asyncio.wait_for(
-                Host(settings, [(model, Unloadable(error))]).serve(), ANNOUNCE_FAILURE
+                Host(silent, [(model, Unloadable(error))]).serve(), ANNOUNCE_FAILURE
             )
         return EXIT_MODEL
     return await Host(settings, engines).serve()

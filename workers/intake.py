@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,11 +16,15 @@ from shared import subjects
 from shared.bus import Bus
 from shared.natsio import rare
 from shared.streams import StreamConfigError, ensure_consumers, ensure_streams
+from shared.wire import envelope
+from workers.acks import TERM, deliveries, nak
 from workers.pulls import Pull, Pulls
 
 log = structlog.get_logger(__name__)
 
-SURPLUS_NAK = b'-NAK {"delay": 10000000}'
+SURPLUS_DELAY = 0.01
+"""Seconds for which what came when no slot was free is offered to nobody."""
+_SURPLUS_NAK = nak(SURPLUS_DELAY)
 
 
 class Take(Protocol):
@@ -47,14 +52,12 @@ class Intake:
         model: The served name.
         free: Says how many requests could start now.
         take: Gets each message.
+        events: Counts, by name, the messages that were given back because no slot was free when
+            they came (surplus), and those that name no gateway and attempt (malformed).
         floor: See `Pulls`.
         signature: A function's fingerprint, or "".
         replace: See `ensure_consumers`.
         spare: Says how many more would rather be taken than given back; as `free` if not given.
-
-    Attributes:
-        surplus: Messages given back because no slot was free when they came.
-        malformed: Messages that name no gateway and attempt.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Intake:
         model: str,
         free: Callable[[], int],
         take: Take,
+        events: Counter[str],
         *,
         floor: float = 0.05,
         signature: str = "",
@@ -76,14 +80,13 @@ class Intake:
         self._free = free
         self._spare = free if spare is None else spare
         self._take = take
+        self._events = events
         self._stopped = False
         self._pulls = Pulls(floor)
         self._inbox = ""
         self._open = False
         self._planned = False
         self._preparing: asyncio.Task[None] | None = None
-        self.surplus = 0
-        self.malformed = 0
         self._next = [
             f"$JS.API.CONSUMER.MSG.NEXT.{subjects.stream_of(urgency)}."
             f"{subjects.consumer(model, urgency)}"
@@ -147,17 +150,18 @@ class Intake:
         self._pulls.arrived(subjects.CLASSES.index(last))  # It comes under its own subject.
         token = reply.decode()
         if not self._open or self._spare() <= 0:
-            self.surplus += 1
-            self._bus.publish(token, SURPLUS_NAK)
+            self._events["surplus"] += 1
+            self._bus.publish(token, _SURPLUS_NAK)
             return
         try:
-            gateway, request_id, attempt, deaths = _identity(headers)
-            fresh = _deliveries(token) == 1
+            gateway, request_id, attempt, deaths = envelope.identity(headers)
+            fresh = deliveries(token) == 1
         except ValueError as error:
-            self.malformed += 1
-            if rare(self.malformed):
-                log.warning("malformed_request", error=str(error), count=self.malformed)
-            self._bus.publish(token, b"+TERM")
+            self._events["malformed"] += 1
+            count = self._events["malformed"]
+            if rare(count):
+                log.warning("malformed_request", error=str(error), count=count)
+            self._bus.publish(token, TERM)
         else:
             self._take(gateway, request_id, attempt, token, data, fresh=fresh, deaths=deaths)
         self.plan_soon()
@@ -205,31 +209,3 @@ class Intake:
                 self._open = not self._stopped and self._bus.connected
                 self.plan()
                 return
-
-
-def _deliveries(token: str) -> int:
-    """How often a message was delivered, from its ack subject, of which there are two forms."""
-    parts = token.split(".")
-    return int(parts[4 if len(parts) < 11 else 6])
-
-
-def _identity(headers: bytes) -> tuple[str, str, int, int]:
-    """Read whose request a message is, which attempt, and how many deaths, from its headers.
-
-    Raises:
-        ValueError: They are missing or odd.
-    """
-    gateway = message_id = ""
-    deaths = 0
-    for line in headers.splitlines():
-        name, _, value = line.partition(b": ")
-        if name == b"Nats-Msg-Id":
-            message_id = value.decode()
-        elif name == b"Ms-Gateway":
-            gateway = value.decode()
-        elif name == b"Ms-Deaths":
-            deaths = int(value)
-    request_id, _, attempt = message_id.rpartition(".")
-    if not gateway or not request_id or not attempt.isdigit():
-        raise ValueError(f"headers {headers[:200]!r} name no gateway and attempt")
-    return gateway, request_id, int(attempt), deaths

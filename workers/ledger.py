@@ -13,6 +13,7 @@ from functools import partial
 from shared import wire
 from shared.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from shared.ticks import TICK, pause
+from workers import acks
 from workers.digests import SLICE
 from workers.engines.base import Job, Output
 from workers.execution import Execution, State
@@ -62,7 +63,7 @@ class Ledger:
         self.events: Counter[str] = Counter()
         self._io = io
         self._speaker = Speaker(io, self._ended)
-        self._next = boot << 31
+        self._next = boot << wire.BOOT_SHIFT
         self._digest = 0
         self._claiming: dict[int, Execution] = {}
         self._deadlines: dict[int, Execution] = {}
@@ -137,7 +138,7 @@ class Ledger:
             return
         if deaths and self._beside_suspects(deaths):
             self.events["quarantined"] += 1
-            self._io.ack(token, nak(QUARANTINE_DELAY))
+            self._io.ack(token, acks.nak(QUARANTINE_DELAY))
             return
         self._next += 1
         execution = Execution(self._next, request_id, attempt, gateway, token, now)
@@ -172,7 +173,7 @@ class Ledger:
         """A gateway that is silent answers no claim; one that is gone needs no work done."""
         gone = standing is Standing.GONE
         self.events["orphan" if gone else "claim_unanswered"] += 1
-        self._io.ack(token, b"+TERM" if gone else nak(NAK_DELAY))
+        self._io.ack(token, acks.TERM if gone else acks.nak(NAK_DELAY))
 
     def _prepare(self, execution: Execution, request: wire.Request, *, eager: bool) -> None:
         if request.fingerprint and request.fingerprint != self.fingerprint:
@@ -249,7 +250,7 @@ class Ledger:
         """No answer yet: say it again for 2 s, then give the message back, or drop an orphan's."""
         standing = self._peers.standing(execution.gateway, now)
         if standing is Standing.LIVE and now - execution.claimed < CLAIM_LIMIT:
-            self._io.ack(execution.token, b"+WPI")
+            self._io.ack(execution.token, acks.WORKING)
             self._claim(execution, now)
         else:
             self._give_back(execution.token, standing)
@@ -290,15 +291,15 @@ class Ledger:
         elif not claiming:
             self.events["refused_late"] += 1  # An answer to a claim that was granted since.
         elif isinstance(frame, wire.Stop):
-            self._io.ack(execution.token, b"+ACK")
+            self._io.ack(execution.token, acks.ACK)
             self.events["claim_refused"] += 1
             self._drop(execution)
         else:
-            self._io.ack(execution.token, nak(frame.delay_ms / 1000))
+            self._io.ack(execution.token, acks.nak(frame.delay_ms / 1000))
             self._drop(execution)
 
     def _go(self, execution: Execution, go: wire.Go) -> None:
-        self._io.ack(execution.token, b"+ACK")
+        self._io.ack(execution.token, acks.ACK)
         if self._claiming.pop(execution.exec, None) is None:
             return
         if execution.state is State.CLAIMING:
@@ -319,7 +320,7 @@ class Ledger:
         if execution is not None:
             self.events["cancelled"] += execution.state is not State.ENDED
             if execution.exec in self._claiming:
-                self._io.ack(execution.token, b"+ACK")
+                self._io.ack(execution.token, acks.ACK)
             self._drop(execution)
         self._io.tell(frame.gateway, wire.Ended(frame.exec))
 
@@ -394,7 +395,7 @@ class Ledger:
         """Hand one back. Its claim may have been granted, with the answer still under way."""
         self._io.abort(execution.exec)
         if self._claiming.pop(execution.exec, None) is not None:
-            self._io.ack(execution.token, b"-NAK")
+            self._io.ack(execution.token, acks.NAK)
         self._speaker.send(execution)
         released = wire.Released(execution.attempt, execution.exec, execution.publisher.totals)
         self._speaker.end(execution, wire.encode(released))
@@ -469,8 +470,3 @@ class Ledger:
             longest = max(running, key=lambda e: e.publisher.kept)
             self.events["shed"] += 1
             self._release(longest)
-
-
-def nak(delay: float) -> bytes:
-    """Give a message back, not to be offered again before `delay` seconds."""
-    return f'-NAK {{"delay": {int(delay * 1e9)}}}'.encode()

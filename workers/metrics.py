@@ -67,7 +67,8 @@ class Snapshot:
         limit: Requests it would run at once now.
         reason: What holds the limit there.
         tokens: Tokens published since the start.
-        events: Counts by name; aborts by cause are among them.
+        events: Counts by name: aborts by cause are among them, and what its connection counted,
+            which the models of a process share.
         state: loading, ready, draining, failed.
     """
 

@@ -1,8 +1,5 @@
 """What an exec says: chunks stamped with attempt and index, kept until the gateway has them. Pure.
 
-Several tokens of one choice that come faster than `COALESCE` go out as one chunk; a token that
-comes after a pause goes out at once, so pacing costs no latency.
-
 What was sent is kept as the bytes it was: a record of tokens, texts and lists would be several
 times as much memory, which every token passes through.
 """

@@ -16,9 +16,11 @@ import structlog
 from shared import subjects, wire
 from shared.bus import Bus
 from shared.errors import MillstreamError
+from shared.features import ONCE
 from shared.natsio import rare
 from shared.streams import StreamConfigError
 from shared.ticks import TICK
+from workers.acks import ACK
 from workers.batching.admission import Admission
 from workers.engines.base import Engine, Job, ModelLoadError, Output
 from workers.intake import Intake
@@ -122,9 +124,9 @@ class Runner:
             self._admission = Admission(most, self._settings.itl_target)
             self._limit = self._admission.limit
             self.ledger.fingerprint = card.fingerprint
-            self.ledger.eager = "once" not in card.features
+            self.ledger.eager = ONCE not in card.features
             self._intake = Intake(
-                self._bus, card.name, self._free, self.ledger.take,
+                self._bus, card.name, self._free, self.ledger.take, self.ledger.events,
                 floor=self._settings.batch_floor,
                 signature=card.fingerprint if card.signature else "",
                 replace=self._settings.replace_signature,
@@ -201,7 +203,7 @@ class Runner:
         """For a scrape."""
         return Snapshot(
             self._engine.observe(), self.ledger.at_work, self._limit, self._admission.reason,
-            self.ledger.tokens, self.ledger.events, self.state,
+            self.ledger.tokens, {**self.ledger.events, **self._bus.client.events}, self.state,
         )  # fmt: skip
 
     def _beat(self) -> None:
@@ -284,7 +286,7 @@ class Runner:
 
     def ack(self, token: str, how: bytes) -> None:
         """Answer JetStream."""
-        self._bus.publish(token, how, lazy=how == b"+ACK")  # Nobody waits for it.
+        self._bus.publish(token, how, lazy=how == ACK)  # Nobody waits for it.
 
     def submit(self, job: Job) -> None:
         """Give the engine a job."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -94,12 +92,9 @@ class Speaker:
                 self._finish(execution, output)
 
     def _begun(self, execution: Execution, output: Output) -> None:
-        ids = array("I", output.prompt_ids or ())
-        if sys.byteorder == "big":
-            ids.byteswap()
         begun = wire.Begun(
-            execution.attempt, execution.exec, ids.tobytes(), output.cached_tokens,
-            self.fingerprint,
+            execution.attempt, execution.exec, wire.pack_ids(output.prompt_ids or ()),
+            output.cached_tokens, self.fingerprint,
         )  # fmt: skip
         execution.begun = wire.encode(begun)
         self._say(execution.subject, execution.begun)

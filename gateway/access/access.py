@@ -42,11 +42,6 @@ class Access:
         self._tenants: dict[str, Tenant] = {}
         self._leases: dict[str, tuple[Tenant, Lease]] = {}
 
-    @property
-    def enabled(self) -> bool:
-        """Whether callers need a key."""
-        return self._path is not None
-
     def admit(self, authorization: str) -> str:
         """Tell whose call it is by its `authorization` header.
 
@@ -98,11 +93,6 @@ class Access:
         if entry is not None:
             tenant, lease = entry
             tenant.end(lease, tokens, self._clock())
-
-    def open(self, tenant: str) -> int:
-        """How many requests of a tenant are under way."""
-        known = self._tenants.get(tenant)
-        return known.open if known is not None else 0
 
     def _tenant(self, name: str, now: float) -> Tenant:
         limits = self._book.tenants.get(name)

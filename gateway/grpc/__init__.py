@@ -9,6 +9,7 @@ outgoing.py    a connection's writes, joined
 blocks.py      the header blocks of an answer that goes well
 headers.py     request headers -> Request, or a Refusal
 messages.py    length-prefixed messages in, with a cap, inflated where compressed
+writer.py      messages, headers and trailers out, past grpclib's and h2's objects
 stream.py      the stream object that handlers get
 calls.py       one call from its headers to its trailers
 """

@@ -6,10 +6,13 @@ import asyncio
 import zlib
 from collections.abc import Callable
 
+from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 from grpclib.protocol import Buffer
 
 from gateway.grpc.headers import Refusal
+from gateway.status import DOMAIN
+from shared.errors import RequestTooLarge
 
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -129,8 +132,12 @@ def _malformed(message: str) -> Refusal:
 
 
 def _too_large(what: str, limit: int) -> Refusal:
-    return Refusal(
+    """With the status that gRPC has for it; by that alone our clients would try again."""
+    refusal = Refusal(
         "refused_message_size",
         Status.RESOURCE_EXHAUSTED,
-        f"the request message {what} and at most {limit} are allowed",
+        f"the request message {what} and at most {limit} are allowed: shorten it, or raise the "
+        "gateway's --max-message-bytes",
     )
+    refusal.details = [ErrorInfo(reason=RequestTooLarge.__name__, domain=DOMAIN)]
+    return refusal

@@ -16,8 +16,8 @@ from grpclib.server import Stream
 
 from gateway.grpc.headers import Refusal, Request
 from gateway.grpc.messages import InboundBuffer, read_message
+from gateway.grpc.writer import ResponseWriter
 from gateway.status import DetailsCodec
-from gateway.writer import ResponseWriter
 
 
 class MessageCodec(ProtoCodec):

@@ -1,4 +1,4 @@
-"""A function's items for who takes them one by one, whatever protocol they go out by."""
+"""A function's items for who asks for them, whatever protocol they go out by."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.errors import InternalError, MillstreamError
 
 
 class Awaited(ItemsOnly):
-    """Keeps a call's items until somebody takes them, one by one or in slices (a `ports.Outlet`).
+    """Keeps a call's items until somebody takes them, in slices or the only one (a `ports.Outlet`).
 
     Attributes:
         taken: Told how many items were taken in all; set once the session is open.
@@ -30,24 +30,6 @@ class Awaited(ItemsOnly):
         self._ended = False
         self._error: MillstreamError | None = None
         self._wake = asyncio.Event()
-
-    async def next(self) -> bytes | None:
-        """The next item, or None after the last.
-
-        Raises:
-            MillstreamError: What the session failed with, after the items before.
-        """
-        while not self._items:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return None
-            self._wake.clear()
-            await self._wake.wait()
-        item = self._pop()
-        self._count += 1
-        self.taken(self._count)
-        return item
 
     async def some(self) -> list[bytes] | None:
         """The next items, a slice at most; they are taken when the next are asked for.
@@ -130,7 +112,7 @@ class Awaited(ItemsOnly):
         return item
 
     def abandon(self) -> None:
-        """The client is served or gone: `next` and `some` return None."""
+        """The client is served or gone: `some` returns None."""
         self.taken = untold
         self._items.clear()
         self._end()

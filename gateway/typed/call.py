@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 from gateway.catalog import Function
 from gateway.door import Door
 from gateway.session import Session
+from gateway.status import timed_out
 from gateway.typed import untyped
 from gateway.typed.awaited import Awaited
-from shared.errors import DeadlineExceeded, MillstreamError, RequestTooLarge
+from shared.errors import MillstreamError, RequestTooLarge
 
 
 class PlainCall:
-    """A call whose items come as the function's response messages; close it when done.
+    """A call whose items come serialized; close it when done.
 
-    `async for message in call`, or `await call.result()` where the function does not stream.
+    `await call.some()` until it gives None, or `await call.item()` where the function does not
+    stream; `await call.result()` is that item as its response message.
 
     Args:
         door: The way in.
@@ -71,18 +72,6 @@ class PlainCall:
         """
         return untyped.parsed(self.function.typed, await self.item())
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        """Yield the response messages as they come.
-
-        Raises:
-            MillstreamError: What the call failed with.
-        """
-        try:
-            while (item := await self._outlet.next()) is not None:
-                yield untyped.parsed(self.function.typed, item)
-        except RequestTooLarge as error:
-            raise too_large(error, self._request) from error
-
     async def some(self) -> list[bytes] | None:
         """The next items, serialized; see `Awaited.some`.
 
@@ -105,8 +94,8 @@ class PlainCall:
     def limit(self, seconds: float | None) -> None:
         """End it with DEADLINE_EXCEEDED where it takes longer; None is for ever."""
         if seconds is not None:
-            error = DeadlineExceeded(f"the timeout of {seconds:g} s has passed")
-            self._timer = asyncio.get_running_loop().call_later(seconds, self.fail, error)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self.fail, timed_out(seconds))
 
     def close(self) -> None:
         """The client is served or gone: what still runs is cancelled."""

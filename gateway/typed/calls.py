@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +10,6 @@ from gateway.door import Door
 from gateway.grpc.stream import RpcStream
 from gateway.outlet import Flusher
 from gateway.session import Session
-from gateway.typed import untyped
 from gateway.typed.awaited import Awaited
 from gateway.typed.call import PlainCall, too_large
 from gateway.typed.options import Options
@@ -59,23 +57,13 @@ class Calls:
             )
         return function
 
-    def open(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        options: Options,
-        *,
-        json: bool = False,
-        streaming: bool | None = None,
-    ) -> PlainCall:
-        """Call a function with plain values: for HTTP, KServe and whatever else.
+    def begin(self, function: Function, message: Any, options: Options) -> PlainCall:
+        """Queue a call: for HTTP, KServe and all else whose answer is not the items themselves.
 
         Args:
-            name: `name@version`, or a name alone for its default version.
-            inputs: Its parameters: Python values (`shared.values.to_message`), or JSON ones.
+            function: Which.
+            message: Its checked request message.
             options: How it is to be run.
-            json: Whether they are JSON (`shared.values.from_json`).
-            streaming: Whether the call is for a stream; None where either will do.
 
         Returns:
             The call, queued; whoever asked for it closes it.
@@ -83,12 +71,6 @@ class Calls:
         Raises:
             MillstreamError: What is wrong with it.
         """
-        function = self.function(name, tenant=options.tenant, streaming=streaming)
-        message = untyped.request_of(function.typed, inputs, json=json)
-        return self.begin(function, message, options)
-
-    def begin(self, function: Function, message: Any, options: Options) -> PlainCall:
-        """Queue a call whose request message is built and checked; see `open`."""
         request = self._door.accept_call(function.card, message.SerializeToString(), options)
         outlet = Awaited()
         session = self._door.open(request, outlet, seconds=options.seconds)

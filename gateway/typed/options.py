@@ -49,6 +49,12 @@ class Options:
     seconds: float | None = None
 
 
+def metadata_of(stream: Stream[Any, Any], name: str) -> str:
+    """The first value of a name in a call's metadata; "" where there is none."""
+    value = stream.metadata.get(name, "") if stream.metadata else ""
+    return value if isinstance(value, str) else ""
+
+
 def options_of(stream: Stream[Any, Any]) -> Options:
     """The options of a gRPC call.
 
@@ -57,13 +63,13 @@ def options_of(stream: Stream[Any, Any]) -> Options:
     """
     given = stream.metadata
     entries = [] if given is None else [(k, v) for k, v in given.items() if isinstance(v, str)]
-    found = dict(reversed(entries))  # The first of each name.
-    labels = {k.removeprefix(LABEL): v for k, v in found.items() if k.startswith(LABEL)}
+    # Reversed, so that the first of each name stays.
+    labels = {k.removeprefix(LABEL): v for k, v in reversed(entries) if k.startswith(LABEL)}
     return Options(
-        request_id=found.get("x-request-id", ""),
-        traceparent=found.get("traceparent", ""),
-        tenant=found.get(TENANT, ""),
-        urgency=urgency(found.get("x-priority", "")),
+        request_id=metadata_of(stream, "x-request-id"),
+        traceparent=metadata_of(stream, "traceparent"),
+        tenant=metadata_of(stream, TENANT),
+        urgency=urgency(metadata_of(stream, "x-priority")),
         labels=validate.check_labels(labels),
         metadata=context_metadata(entries),
         seconds=stream.deadline.time_remaining() if stream.deadline else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.outlet import Answering, Buffered, Flusher
+from gateway.outlet import Answering, Buffered, Flusher, nobody_to_tell
 from gateway.ports import Summary
 from shared import wire
 from shared.errors import InternalError, MillstreamError
@@ -25,10 +25,6 @@ Convert = Callable[[int, bytes], bytes]
 
 def untold(_taken: int) -> None:
     """Nobody wants to know."""
-
-
-def _nobody_to_tell(_error: MillstreamError) -> None:
-    """Nobody waits any more."""
 
 
 class ItemsOnly:
@@ -130,7 +126,7 @@ class CallOutlet(ItemsOnly, Buffered):
                     self._wrote(batch)
         finally:  # Both hold the session, which holds this.
             self.taken = untold
-            self._overflowed = _nobody_to_tell
+            self._overflowed = nobody_to_tell
         if self._error is not None:
             raise self._error
 

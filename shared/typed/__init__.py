@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from shared.signature import Field, Signature
+from shared.signature import Signature
 from shared.typed.contract import checker
 from shared.typed.describe import INDEX, RESULT, alias_file, files
 from shared.typed.names import alias_name, method_name, service_name
@@ -73,10 +73,8 @@ class Typed:
         find = pool.FindMessageTypeByName
         self.request: Any = message_factory.GetMessageClass(find(f"{self.service}Request"))
         self.response: Any = message_factory.GetMessageClass(find(f"{self.service}Response"))
-        result = () if signature.output is None else (Field(RESULT, 1, signature.output, False),)
         self._strict = Strict(self.request)
         self._check = checker(signature.inputs.fields)
-        self._check_result = checker(result)
 
     def parse(self, data: bytes) -> Any:
         """Parse a request strictly; its values are not checked: see `check`.
@@ -93,11 +91,3 @@ class Typed:
             InvalidRequest: One is not as the signature wants it; `field` is the path.
         """
         self._check(message)
-
-    def check_result(self, message: Any) -> None:
-        """Check a response's values; one without a result passes.
-
-        Raises:
-            InvalidRequest: One is not as the signature wants it; `field` is the path.
-        """
-        self._check_result(message)

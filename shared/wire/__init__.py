@@ -6,7 +6,7 @@ one takes the default for what is missing. So every version from `MIN_VERSION` o
 whose meaning changes gets a new tag.
 
     subject                     who says it   which frames                        module
-    ms.req.<model>.<class>      a gateway     Request                             request.py
+    ms.req.<model>.<class>      a gateway     Request, within an envelope         request.py
     ms.rep.<gateway>.<request>  an exec       Claim, Begun, Chunk, Parts, Done,   answer.py
                                               Failed, Released
     ms.ctl.<worker>             a gateway     Go, Stop, Later, Cancel, Resend,    to_worker.py
@@ -20,11 +20,14 @@ whose meaning changes gets a new tag.
 
 `tags.py` numbers them; `codec.py`, which alone knows msgpack, encodes and decodes: by what
 `generic.py` makes of the dataclasses' annotations, and where that is too slow by `fast.py`.
+`envelope.py` has the headers around a queued request, from which alone its message can be claimed.
 """
 
 from __future__ import annotations
 
+from shared.wire import envelope
 from shared.wire.answer import (
+    BOOT_SHIFT,
     ITEM_OVERHEAD,
     LAST,
     MORE,
@@ -38,6 +41,7 @@ from shared.wire.answer import (
     Parts,
     Released,
     TokenLogprobs,
+    pack_ids,
 )
 from shared.wire.codec import MIN_VERSION, VERSION, decode, encode, encode_chunk
 from shared.wire.generic import WireError
@@ -66,6 +70,7 @@ from shared.wire.to_worker import (
 )
 
 __all__ = [
+    "BOOT_SHIFT",
     "ITEM_OVERHEAD",
     "LAST",
     "MIN_VERSION",
@@ -111,4 +116,6 @@ __all__ = [
     "decode",
     "encode",
     "encode_chunk",
+    "envelope",
+    "pack_ids",
 ]

@@ -6,8 +6,14 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+BOOT_SHIFT = 31
+"""An exec's number has its worker's boot number from this bit on, and a counter below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +22,7 @@ class Claim:
 
     Attributes:
         attempt: Which attempt.
-        exec: The exec's number: the worker's boot number in the upper bits, a counter below.
+        exec: The exec's number: see `BOOT_SHIFT`.
         worker: The worker's id, which is its control subject.
         digest: The number of the worker's latest digest: every later one lists this exec.
     """
@@ -34,7 +40,7 @@ class Begun:
     Attributes:
         attempt: Which attempt.
         exec: Who speaks.
-        prompt_ids: The prompt's token ids, little-endian uint32s; a continuation starts from them.
+        prompt_ids: The prompt's token ids, of `pack_ids`; a continuation starts from them.
         cached_tokens: Of them, how many a prefix cache held.
         fingerprint: Of the model that runs.
     """
@@ -44,6 +50,34 @@ class Begun:
     prompt_ids: bytes
     cached_tokens: int
     fingerprint: str
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many ids the prompt has."""
+        return len(self.prompt_ids) // _ID_BYTES
+
+    def ids(self) -> tuple[int, ...]:
+        """The prompt's token ids.
+
+        Raises:
+            ValueError: The bytes end within one.
+        """
+        ids = array("I")
+        ids.frombytes(self.prompt_ids)
+        if sys.byteorder == "big":
+            ids.byteswap()
+        return tuple(ids)
+
+
+_ID_BYTES = 4
+
+
+def pack_ids(ids: Sequence[int]) -> bytes:
+    """Token ids as `Begun` has them: little-endian uint32s, since a prompt may have very many."""
+    packed = array("I", ids)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class ModelCard:
         vocab_size: Token ids are below it.
         dtype: The number type it computes in.
         fingerprint: Name, revision and tokenizer in one string; a continuation needs the same.
-        features: chat, logprobs, resume and others; see docs/models.md.
+        features: What it can do, in the words of `shared.features`.
         max_batch: Requests the engine runs at once, at most.
         signature: Of a function: see `shared.typed.dump`. Empty for a language model.
     """
@@ -67,7 +67,7 @@ class Announce:
 
     Attributes:
         worker: Its id.
-        boot: The upper bits of its execs.
+        boot: The upper bits of its execs: see `wire.BOOT_SHIFT`.
         name: The name that outlives a restart.
         state: loading, ready, draining, failed, gone.
         card: The model; None while nothing is known of it.

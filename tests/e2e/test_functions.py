@@ -26,6 +26,7 @@ from shared.errors import (
     UnknownModel,
 )
 from tests.e2e.running import ROOT, RunningStack, run_millstream
+from tests.e2e.shop import app
 from tests.eventually import eventually
 
 
@@ -56,8 +57,8 @@ class Shop:
     def _is_served(self, client: SyncClient) -> bool:
         assert self._worker is not None
         assert self._worker.poll() is None, "the worker ended"
-        served = [one.name for one in client.models() if one.engine == "app" and one.workers]
-        return len(served) == 10
+        served = {one.name for one in client.models() if one.engine == "app" and one.workers}
+        return served == app.models.keys()
 
     def stop(self) -> None:
         if self._worker is not None:

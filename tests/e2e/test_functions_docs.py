@@ -108,3 +108,11 @@ def test_every_name_exists() -> None:
 
     for names in re.findall(r"^from millstream import (.*)$", TEXT, re.MULTILINE):
         assert set(names.partition("#")[0].replace(" ", "").split(",")) <= set(millstream.__all__)
+
+
+def test_what_is_called_has_been_shown_before() -> None:
+    shown: set[str] = set()
+    for text in PYTHON:
+        shown |= set(re.findall(r'^@app\.model\("([\w-]+)"', text, re.MULTILINE))
+        called = re.findall(r'client\.(?:predict|stream|function)\(\s*"([\w-]+)', text)
+        assert set(called) <= shown

@@ -124,6 +124,38 @@ def test_a_worker_says_what_is_wrong_with_its_app(stack: Serving, app: str, told
     assert told in stack.parts.log(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("imported", "dial()"),
+        ("lifespan", "async def life(app):\n    dial()\n    yield\n"
+         "app = App(lifespan=life)\n@app.model('lifespan')\ndef serve() -> None: ..."),
+        ("loaded", "app = App()\n@app.model('loaded')\nclass Serve:\n    def load(self):\n"
+         "        dial()\n    def __call__(self) -> None: ..."),
+    ],
+)  # fmt: skip
+def test_what_an_app_raises_at_its_start_is_for_the_log_alone(
+    stack: Serving, client: SyncClient, tmp_path: Path, name: str, code: str
+) -> None:
+    begin = "from millstream import App\n"
+    dial = "def dial():\n    raise ConnectionError('postgres://svc:hunter2@db')\n"
+    (tmp_path / f"failing_{name}.py").write_text(begin + dial + code)
+    stack.spawn(name, f"failing_{name}:app", tmp_path)
+    assert stack.parts.wait(name, 20) == 3
+    log = stack.parts.log(name)
+    assert f'failing_{name}.py", line 3, in dial' in log
+    assert "hunter2" in log
+    assert "torch" not in log
+
+    def reasons() -> list[str]:
+        return [model.reason for model in client.models() if name in model.name]
+
+    eventually(lambda: reasons() != [], "the gateway knows")
+    [reason] = reasons()
+    assert "ConnectionError; see the worker's log" in reason
+    assert "hunter2" not in reason
+
+
 def test_a_worker_reloads_what_has_changed(
     stack: Serving, client: SyncClient, tmp_path: Path
 ) -> None:

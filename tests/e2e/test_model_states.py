@@ -11,9 +11,9 @@ from millstream.answers import Model
 from shared import subjects, wire
 from shared.bus import Bus, BusOptions
 from shared.errors import Unavailable
+from shared.exits import EXIT_MODEL
 from tests.faults.harness import Cluster, until
 from workers import bundled
-from workers.host import EXIT_MODEL
 
 pytest.importorskip("torch", reason="the torch extra is not installed")
 

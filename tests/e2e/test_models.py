@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from millstream.nats_server import NatsServer
+from shared.exits import EXIT_MODEL
 from tests.engines.hub import ABSENT, GATED, refusing_hub
 from workers import bundled
-from workers.host import EXIT_MODEL
 
 pytest.importorskip("torch", reason="the torch extra is not installed")
 

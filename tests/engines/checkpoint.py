@@ -59,6 +59,21 @@ def make_checkpoint(
     return folder
 
 
+def small_files(folder: Path) -> list[Path]:
+    """Write the least that a fingerprint reads, and a file that it does not; gives the weights."""
+    for name, text in (
+        ("config.json", '{"model_type": "small"}'),
+        ("tokenizer.json", "{}"),
+        ("chat_template.jinja", "{{ messages }}"),
+        ("README.md", "not read"),
+    ):
+        (folder / name).write_text(text)
+    weights = [folder / "model-1.safetensors", folder / "model-2.safetensors"]
+    weights[0].write_bytes(bytes(range(256)) * 4096)
+    weights[1].write_bytes(b"short")
+    return weights
+
+
 def edit_json(path: Path, **changes: Any) -> None:
     """Change some fields of a JSON file; None removes one."""
     value = json.loads(path.read_text()) | changes

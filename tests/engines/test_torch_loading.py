@@ -17,7 +17,9 @@ from tests.engines.checkpoint import edit_json, make_checkpoint
 from tests.engines.driver import GREEDY, changed
 from tests.engines.torch_engines import driving, make_engine
 from workers.engines.base import ModelLoadError
+from workers.engines.fingerprint import checkpoint
 from workers.engines.torch import TorchEngine
+from workers.engines.torch.weights import weight_files
 
 # ---- prompts and defaults ----------------------------------------------------------------------
 
@@ -81,6 +83,7 @@ async def test_the_card(folder: Path, tmp_path: Path) -> None:
     assert (card.context_length, card.vocab_size, card.max_batch) == (100, 384, 8)
     copy = shutil.copytree(folder, tmp_path / "copy")
     prints = {card.fingerprint}
+    assert prints == {checkpoint(folder, weight_files(folder), "tiny", "torch.float32")}
     async with driving(make_engine(copy)) as driver:
         assert driver.engine.card.fingerprint in prints
     shards = sorted(copy.glob("*.safetensors"))

@@ -10,8 +10,9 @@ from tests.simulator.broker import Broker, Connection, Stored
 from tests.simulator.engines import ChainEngine, FunctionEngine, StepEngine
 from tests.simulator.member import LATE, TICK, Member
 from tests.simulator.world import World
+from workers.acks import nak
 from workers.engines.base import Job, Output
-from workers.ledger import Ledger, nak
+from workers.ledger import Ledger
 from workers.pace import Pace
 from workers.parts import PartsPublisher
 from workers.pulls import Pull, Pulls

@@ -117,7 +117,6 @@ def test_the_scheme_is_read_in_any_case(file: Path) -> None:
 
 def test_without_a_file_everybody_is_let_in() -> None:
     access = Access(None)
-    assert not access.enabled
     assert access.admit("") == access.admit("Bearer anything") == ""
 
 
@@ -176,6 +175,20 @@ def test_the_command_line(file: Path) -> None:
     assert run(app, ["revoke", number, "--file", str(file)]).exit_code == 1
     with pytest.raises(Unauthenticated):
         Access(file).admit(f"Bearer {secret}")
+
+
+def test_a_limit_is_for_a_tenant_that_exists(file: Path) -> None:
+    limit = ["limit", "bogus", "--file", str(file), "--streams", "1"]
+    told = CliRunner().invoke(app, limit)
+    assert (told.exit_code, told.output) == (
+        1,
+        "no tenant 'bogus'; there are none: `millstream keys create` makes one\n",
+    )
+    create(file, "acme")
+    create(file, "books")
+    told = CliRunner().invoke(app, limit)
+    assert (told.exit_code, told.output) == (1, "no tenant 'bogus'; there are acme, books\n")
+    assert set(read(file).tenants) == {"acme", "books"}
 
 
 def test_nats_keys_are_made_once_for_each_role(tmp_path: Path) -> None:

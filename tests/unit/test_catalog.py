@@ -109,6 +109,20 @@ def test_a_worker_that_loads_anew_keeps_what_is_known(state: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "says"), [("loading", "'echo@10' is loading"), ("failed", "no weights")]
+)
+def test_a_name_alone_says_why_it_cannot_be_served_yet(state: str, says: str) -> None:
+    known = Known(
+        Announce("w-1", 1, "w", state, "echo@9", None, "no weights"),
+        Announce("v-1", 2, "v", state, "echo@10", None, "no weights"),
+    )
+    with pytest.raises(Unavailable, match=says):
+        known.catalog.function("echo")
+    known.serve(signature())
+    assert known.default() == "echo@1"
+
+
+@pytest.mark.parametrize(
     ("kind", "name", "error", "says"),
     [
         ("card", "echo", InvalidRequest, "Predict"),

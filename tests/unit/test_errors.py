@@ -6,6 +6,7 @@ import pickle
 import pytest
 from grpclib.const import Status
 
+from millstream import errors
 from shared.errors import InternalError, MillstreamError, RequestTooLarge
 
 ALL = sorted(MillstreamError.kinds.values(), key=lambda cls: cls.__name__)
@@ -37,6 +38,11 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
         and words[0] in MillstreamError.kinds
     }
     assert told == {cls.__name__: (Status(cls.grpc_status).name, cls.http_status) for cls in ALL}
+
+
+def test_clients_have_all_of_the_tree_and_nothing_else() -> None:
+    assert errors.__all__ == sorted([MillstreamError.__name__, *MillstreamError.kinds])
+    assert all(getattr(errors, cls.__name__) is cls for cls in ALL)
 
 
 def test_a_kind_of_a_newer_version_is_internal() -> None:

@@ -183,19 +183,6 @@ async def test_no_result_or_several_are_the_workers_fault(items: list[bytes]) ->
         await outlet.only()
 
 
-async def test_awaited_items_come_in_order_and_move_the_window() -> None:
-    outlet = Awaited()
-    taken: list[int] = []
-    outlet.taken = taken.append
-    outlet.items(0, [b"a", b"b"], 0)
-    assert await outlet.next() == b"a"
-    assert taken == [1]
-    assert await outlet.next() == b"b"
-    outlet.failed(EngineError("broken"))
-    with pytest.raises(EngineError):
-        await outlet.next()
-
-
 async def test_a_generations_tokens_are_a_mistake() -> None:
     with pytest.raises(TypeError):
         Awaited().delta(0, [1], "a", 0, 0, None)
@@ -225,6 +212,6 @@ async def test_a_worker_that_ignores_the_window_of_one_who_takes_slices_is_stopp
     outlet = Awaited()
     outlet.items(0, [b"x" * (MOST_UNTAKEN + 1)], 0)
     outlet.items(1, [b"y"], 0)
-    assert await outlet.next() == b"x" * (MOST_UNTAKEN + 1)
+    assert await outlet.some() == [b"x" * (MOST_UNTAKEN + 1)]
     with pytest.raises(InternalError):
-        await outlet.next()
+        await outlet.some()

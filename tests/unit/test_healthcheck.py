@@ -8,14 +8,18 @@ import pytest
 from millstream import healthcheck
 
 
-@pytest.mark.parametrize(("age", "problem"), [(0.1, ""), (60.0, "the last heartbeat was 60 s ago")])
+@pytest.mark.parametrize(
+    ("age", "problem"), [(0.1, ""), (60.0, "last touched 60 s ago: the worker is not connected")]
+)
 def test_a_worker_is_well_while_its_ready_file_is_young(
     tmp_path: Path, age: float, problem: str
 ) -> None:
     file = tmp_path / "ready"
     file.touch()
     os.utime(file, (1000.0, 1000.0))
-    assert healthcheck.check_worker(file, 1000.0 + age) == problem
+    found = healthcheck.check_worker(file, 1000.0 + age)
+    assert problem in found
+    assert bool(found) == bool(problem)
 
 
 def test_a_worker_without_a_model_is_not_well(

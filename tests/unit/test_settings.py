@@ -83,6 +83,28 @@ def test_only_what_every_process_has_is_common(monkeypatch: pytest.MonkeyPatch) 
             {"engine_args": ["fast"]},
             "--engine-arg: 'fast' is not allowed: KEY=VALUE, or a JSON object",
         ),
+        (
+            GatewaySettings,
+            {"tls_cert": "/c.pem"},
+            "tls_cert and tls_key: both or none",
+        ),
+        (
+            GatewaySettings,
+            {"tls_client_ca": "/ca.pem"},
+            "tls_client_ca: only with tls_cert and tls_key",
+        ),
+        (
+            WorkerSettings,
+            {"ready_file": "/nope/x"},
+            "--ready-file: '/nope/x' is not allowed: "
+            "a file in a folder that exists and may be written to",
+        ),
+        (
+            GatewaySettings,
+            {"ready_file": "/"},
+            "--ready-file: '/' is not allowed: "
+            "a file in a folder that exists and may be written to",
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(
@@ -104,6 +126,49 @@ def test_every_problem_has_a_line_and_names_its_variable(
         "MILLSTREAM_LOG_FORMAT",
         "MILLSTREAM_GATEWAY_MAX_STREAMS",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "told"),
+    [
+        (GatewaySettings, "MILLSTREAM_GATEWAY_API_KEY", ": is it MILLSTREAM_GATEWAY_API_KEYS?"),
+        (GatewaySettings, "millstream_gateway_tls_crt", ": is it MILLSTREAM_GATEWAY_TLS_CERT?"),
+        (WorkerSettings, "MILLSTREAM_WORKER_ENGINE_ARG", ": is it MILLSTREAM_WORKER_ENGINE_ARGS?"),
+        (WorkerSettings, "MILLSTREAM_WORKER_X", "; --help lists them"),
+    ],
+)
+def test_a_variable_that_names_no_setting_is_refused(
+    cls: type[ProcessSettings], name: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "hush")
+    with pytest.raises(SettingsError) as caught:
+        load(cls, {})
+    assert caught.value.problems == [f"{name}: no such setting{told}"]
+    monkeypatch.setenv("MILLSTREAM_LOG_FORMAT", "xml")
+    with pytest.raises(SettingsError) as caught:
+        load(cls, {})
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MILLSTREAM_WORKER_ENGIN", "the other role's"),
+        ("MILLSTREAM_SCHEDULES", "not of a role"),
+        ("MILLSTREAM_GATEWAY_API_KEYS", ""),
+        ("MILLSTREAM_GATEWAY_PORT", "tcp://10.0.0.7:50051"),
+        ("MILLSTREAM_GATEWAY_PORT_50051_TCP", "tcp://10.0.0.7:50051"),
+        ("MILLSTREAM_GATEWAY_PORT_50051_TCP_ADDR", "10.0.0.7"),
+        ("MILLSTREAM_GATEWAY_SERVICE_HOST", "10.0.0.7"),
+        ("MILLSTREAM_GATEWAY_SERVICE_PORT_GRPC", "50051"),
+        ("MILLSTREAM_GATEWAY_CANARY_SERVICE_PORT", "50051"),
+    ],
+)
+def test_a_variable_that_somebody_else_sets_is_left_alone(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert load(GatewaySettings, {}).api_keys is None
 
 
 @pytest.mark.parametrize("url", ["http://me:hush@a", "nats://ok,http://me:hu,sh@a:1"])

@@ -185,7 +185,7 @@ def _eager_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def _once_more(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("gateway.router.ONCE_ONLY", "never")
+    patch.setattr("gateway.router.ONCE", "never")
 
 
 BROKEN: dict[str, Break] = {

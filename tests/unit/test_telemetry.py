@@ -27,7 +27,7 @@ def failing(prompt: str) -> float:
 
 def test_json_lines_say_who_and_which_request(capsys: pytest.CaptureFixture[str]) -> None:
     telemetry.configure("info", "json", service="gateway", name="gw")
-    with telemetry.bound_request("r1"):
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
         structlog.get_logger("a").info("accepted", tokens=3)
     logging.getLogger("library").warning("odd %s", "thing")
     structlog.get_logger("a").debug("hidden")

@@ -137,14 +137,3 @@ def test_equal_dimensions_are_equal_everywhere() -> None:
     field, why = refused(built, given_to(built, a=row(2), b=[row(2), row(3)], any=row(5)))
     assert field == "b[1].shape"
     assert why == "b[1].shape is [3]: want [n], and n is 2 elsewhere in the request"
-
-
-def test_results_are_checked_too() -> None:
-    built = Typed(signature(ListType(record("R", x=COLOR)), streaming=True))
-    built.check_result(built.response(result=[{"x": 1}], index=3))
-    with pytest.raises(InvalidRequest) as raised:
-        built.check_result(built.response(result=[{"x": 1}, {}]))
-    assert raised.value.field == "result[1].x"
-    Typed(signature(None)).check_result(built.response())
-    single = Typed(signature(COLOR))
-    single.check_result(single.response())

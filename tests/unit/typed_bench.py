@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from gateway.access import Access
@@ -16,7 +16,10 @@ from gateway.reflection import ReflectionService
 from gateway.router import Router
 from gateway.server import GrpcServer
 from gateway.service import InferenceService
+from gateway.typed import untyped
+from gateway.typed.call import PlainCall
 from gateway.typed.calls import Calls
+from gateway.typed.options import Options
 from gateway.typed.services import TypedServices
 from millstream.v1 import inference_pb2 as pb
 from shared import typed, wire
@@ -125,6 +128,14 @@ class Bench:
         claim = wire.Claim(request.attempt, 7, f"w-{request.model}-1", 0)
         self.router.on_reply(request.id, claim)
         return request
+
+    def call(
+        self, name: str, inputs: Mapping[str, Any], options: Options, *, json: bool = False
+    ) -> PlainCall:
+        """Call a function with plain values, as HTTP does; whoever asked for it closes it."""
+        function = self.calls.function(name)
+        message = untyped.request_of(function.typed, inputs, json=json)
+        return self.calls.begin(function, message, options)
 
     def give(self, request: wire.Request, start: int, *items: bytes) -> None:
         """Send whole items, a part each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from shared.errors import MillstreamError
 from shared.values.tensors import Tensor, as_numpy
 from shared.wire import Sampling
 from tests.engines.driver import PATIENCE
+from tests.eventually import until as until
 from workers.engines.base import Job, Output
 from workers.engines.vllm import VllmModel
 
@@ -39,15 +40,6 @@ def expected(text: str) -> Any:
     with torch.inference_mode():
         states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
     return torch.nn.functional.normalize(states.mean(0), dim=0).numpy()
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until a condition holds."""
-    for _ in range(3000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"not within 30 s: {what}")
 
 
 def cosine(one: Any, other: Any) -> float:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from millstream.nats_server import NatsServer
+from shared.exits import EXIT_MODEL
 from tests.engines.hub import ABSENT, GATED, refusing_hub
-from workers.host import EXIT_MODEL
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,10 +21,10 @@ from millstream.nats_server import NatsServer
 from millstream.v1 import inference_pb2 as pb
 from millstream.v1.inference_grpc import InferenceStub
 from shared.errors import InvalidRequest, MillstreamError, UnknownRequest
+from shared.exits import EXIT_ENGINE
 from tests.eventually import eventually
 from tests.vllm.shared import descendants
 from workers import bundled
-from workers.host import EXIT_ENGINE
 
 ROOT = Path(__file__).parents[2]
 START = 180.0

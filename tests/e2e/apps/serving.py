@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from millstream import SyncClient
 from millstream.nats_server import NatsServer
 from tests.eventually import eventually
 from tests.integration.processes import Parts
+from tests.ports import free_port
 
 PACKAGE = "millstream.models.v1"
 
@@ -163,10 +163,3 @@ class Foreign:
     def raw(self, path: str, data: bytes) -> bytes:
         """Call a unary method with bytes."""
         return bytes(self.channel.unary_unary(path)(data, timeout=20))
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -1,38 +1,20 @@
-"""Processes that can be hurt, and waiting for what they bring about."""
+"""Processes that can be hurt."""
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from millstream.nats_server import find_binary
 from shared.processes import dies_with_parent
+from tests.eventually import TICK as TICK
+from tests.eventually import until as until
+from tests.ports import free_port as free_port
 
 ROOT = Path(__file__).parents[3]
 START_LIMIT = 30.0
-TICK = 0.02
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = START_LIMIT) -> None:
-    """Wait for what other processes bring about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        await asyncio.sleep(TICK)
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class PlainNats:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from shared import features
 from shared.errors import EngineError, InvalidRequest, MillstreamError
 from shared.wire import ModelCard, TokenLogprobs
 from workers.engines.base import Engine, Job, Observation, Output, Sink
@@ -53,7 +54,7 @@ class SimEngine(Engine):
             vocab_size=VOCABULARY,
             dtype="none",
             fingerprint=f"sim:{served_name}:{options.mode}",
-            features=("chat", "logprobs", "n", "resume"),
+            features=(features.CHAT, features.LOGPROBS, features.CHOICES, features.RESUME),
             max_batch=options.max_batch,
         )
         self._sink: Sink = lambda _outputs: None

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from shared import features
 from shared.errors import EngineError, MillstreamError
 from shared.wire import ModelCard
 from workers.engines.base import Engine, Job, ModelLoadError, Observation, Output, Sink
@@ -270,9 +271,11 @@ def _threads(loaded: Loaded, settings: Settings) -> int:
 
 
 def _card(loaded: Loaded, settings: Settings) -> ModelCard:
-    features = ["logprobs", "n", "penalties", "resume", "seed"]
+    found = [
+        features.LOGPROBS, features.CHOICES, features.PENALTIES, features.RESUME, features.SEED
+    ]  # fmt: skip
     if loaded.tokenizer.chat_template:
-        features.insert(0, "chat")
+        found.insert(0, features.CHAT)
     return ModelCard(
         name=settings.served_name,
         engine="torch",
@@ -280,6 +283,6 @@ def _card(loaded: Loaded, settings: Settings) -> ModelCard:
         vocab_size=loaded.config.vocab_size,
         dtype=loaded.dtype,
         fingerprint=loaded.fingerprint,
-        features=tuple(features),
+        features=tuple(found),
         max_batch=settings.max_batch,
     )

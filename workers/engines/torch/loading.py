@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 
 from workers.engines.base import ModelLoadError
+from workers.engines.fingerprint import checkpoint
 from workers.engines.hub import offline, refused
 from workers.engines.torch.cache import KVCache, cache_bytes, positions_for
 from workers.engines.torch.config import Defaults, ModelConfig
@@ -27,7 +27,6 @@ INT8 = "int8"
 DEVICES = ("cpu", "cuda", "mps")
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
-_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 _GIB = 2**30
 
 
@@ -113,7 +112,7 @@ def load(
         kind,
         place,
         parameters,
-        fingerprint(folder, files, served_name, str(kind), *[INT8] * int8),
+        checkpoint(folder, files, served_name, str(kind), *[INT8] * int8),
     )
 
 
@@ -134,21 +133,6 @@ def locate(name: str, revision: str | None = None) -> Path:
         )
     except (OSError, ValueError) as error:
         raise refused(name, error) from error
-
-
-def fingerprint(folder: Path, files: list[Path], *words: str) -> str:
-    """A hash that differs if the model may answer differently; reads samples of the weights."""
-    digest = hashlib.sha256("\0".join(words).encode())
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            for sample in range(_SAMPLES):
-                file.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:32]
 
 
 def _context(config: ModelConfig, wanted: int | None) -> int:

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from shared import typed
+from shared import features, typed
 from shared.signature import Field, Record, Scalar, Signature, TensorType
 from shared.wire import ModelCard
 from workers.engines.base import ModelLoadError
@@ -146,7 +146,7 @@ def card_of(embedder: Embedder, signature: Signature) -> ModelCard:
         vocab_size=embedder.vocabulary,
         dtype=embedder.dtype,
         fingerprint=f"{typed.fingerprint(signature)}-{embedder.fingerprint[:16]}",
-        features=("predict", "resume"),
+        features=(features.PREDICT, features.RESUME),
         max_batch=embedder.slots,
         signature=typed.dump(signature),
     )

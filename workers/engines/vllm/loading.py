@@ -19,8 +19,10 @@ from vllm.lora.request import LoRARequest
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from shared import features
 from shared.wire import ModelCard
 from workers.engines.base import ModelLoadError
+from workers.engines.fingerprint import checkpoint
 from workers.engines.hub import refused
 from workers.engines.text import Pieces
 from workers.engines.vllm import ending, replay
@@ -30,7 +32,6 @@ from workers.engines.vllm.stats import Steps
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _ERROR_LINE = re.compile(r"\b(?:[A-Za-z_]+\.)*[A-Z]\w*(?:Error|Exception): .+")
-_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 _LOGGING = "VLLM_LOGGING_CONFIG_PATH"
 
 
@@ -129,13 +130,16 @@ def launch(given: Arguments, config: Any, steps: Steps) -> AsyncLLM:
 
 def card_of(loaded: Loaded, served_name: str) -> ModelCard:
     """What the worker announces."""
-    features = ["logprobs", "n", "penalties", "prefix_cache", "priority", "resume", "seed"]
+    found = [
+        features.LOGPROBS, features.CHOICES, features.PENALTIES, features.PREFIX_CACHE,
+        features.PRIORITY, features.RESUME, features.SEED,
+    ]  # fmt: skip
     if loaded.tokenizer.chat_template:
-        features.append("chat")
+        found.append(features.CHAT)
     if loaded.adapters:
-        features.append("lora")
+        found.append(features.LORA)
     if loaded.structured:
-        features.append("structured")
+        found.append(features.STRUCTURED)
     return ModelCard(
         name=served_name,
         engine="vllm",
@@ -143,7 +147,7 @@ def card_of(loaded: Loaded, served_name: str) -> ModelCard:
         vocab_size=len(loaded.pieces),
         dtype=loaded.dtype,
         fingerprint=loaded.fingerprint,
-        features=tuple(sorted(features)),
+        features=tuple(sorted(found)),
         max_batch=loaded.defaults.slots,
     )
 
@@ -228,19 +232,10 @@ def _eos(config: Any, tokenizer: Any) -> frozenset[int]:
 def fingerprint_of(model: str, config: Any, served_name: str) -> str:
     """A hash of config, tokenizer and samples of the weights, or of the hub's commit."""
     words = ("vllm", served_name, str(config.dtype), str(config.quantization))
-    digest = hashlib.sha256("\0".join(words).encode())
     folder = Path(model)
-    if not folder.is_dir():
-        commit = getattr(config.hf_config, "_commit_hash", None) or config.revision
-        digest.update(f"{model}\0{commit}".encode())
-        return digest.hexdigest()[:32]
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            for sample in range(_SAMPLES):
-                file.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:32]
+    if folder.is_dir():
+        weights = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+        return checkpoint(folder, weights, *words)
+    commit = getattr(config.hf_config, "_commit_hash", None) or config.revision
+    said = "\0".join(words) + f"{model}\0{commit}"
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
