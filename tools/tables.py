@@ -23,6 +23,7 @@ from workers.metrics import WorkerMetrics
 from workers.settings import WorkerSettings
 
 REPEATABLE = {"engine_args": "engine_arg"}
+POSITIONAL = {"app"}
 DOCUMENT = Path(__file__).parents[1] / "docs" / "operations.md"
 
 
@@ -34,6 +35,8 @@ def settings_of(cls: type[ProcessSettings], names: Iterable[str]) -> Iterator[st
         field = cls.model_fields[name]
         prefix = COMMON_PREFIX if name in COMMON else cls.model_config.get("env_prefix", "")
         flag = "--" + REPEATABLE.get(name, name).replace("_", "-")
+        if name in POSITIONAL:
+            flag = name.upper()
         variable = f"{prefix}{name}".upper()
         yield f"| `{flag}` | `{variable}` | {_default(field)} | {_cell(field.description or '')} |"
 
