@@ -21,7 +21,7 @@ from benchmarks.inside import Loads, Sink
 from benchmarks.played import ANY, BOOT, Clock, DrivenEngine, Stream, each, said
 from shared import subjects, wire
 from shared.bus import Bus, BusOptions
-from shared.natsio import Handler
+from shared.natsparser import Handler
 from shared.ready import calm_collector
 from workers.engines.base import Output
 from workers.runner import Runner

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.fleet import Fleet, Worker
+from gateway.fleet import Fleet
 from gateway.typed.schemas import Schemas
+from gateway.worker import Worker
 from shared.errors import InvalidRequest, Unavailable, UnknownModel
 from shared.features import WAIT
 from shared.signature import Signature

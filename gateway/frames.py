@@ -9,7 +9,8 @@ from typing import TypeVar
 import structlog
 
 from shared import wire
-from shared.natsio import Handler, rare
+from shared.natsparser import Handler
+from shared.telemetry import rare
 
 log = structlog.get_logger(__name__)
 

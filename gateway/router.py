@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from gateway.fleet import SILENCE_LEAST, Fleet, Verdict, Worker
+from gateway.fleet import Fleet, Verdict
 from gateway.orders import Orders
 from gateway.ports import Io, Outlet
 from gateway.session import Session, State
 from gateway.sessions import Sessions
 from gateway.suspects import Suspects
+from gateway.worker import SILENCE_LEAST, Worker
 from shared import wire
 from shared.errors import MillstreamError, PoisonRequest, Unavailable
 from shared.features import ONCE, RESUME, RESUME_STRUCTURED

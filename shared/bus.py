@@ -19,8 +19,10 @@ from nats.errors import ConnectionClosedError, NoServersError
 from nats.errors import Error as NatsError
 
 from shared.errors import MillstreamError, Overloaded, RequestTooLarge, Unavailable
-from shared.natsio import Handler, LeanClient, next_server, rare
+from shared.natsio import LeanClient, next_server
+from shared.natsparser import Handler
 from shared.settings import without_password
+from shared.telemetry import rare
 
 log = structlog.get_logger(__name__)
 

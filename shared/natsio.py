@@ -18,25 +18,19 @@ What differs from the library, and why (measured, see docs/decisions/0002-lean-n
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import structlog
 from nats.aio.client import Client, Server, Srv
 from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
-from nats.errors import ProtocolError
-from nats.protocol.parser import Parser
+
+from shared.natsparser import Handler, LeanParser
 
 log = structlog.get_logger(__name__)
 
-Handler = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes subject, reply subject, header block (or b"") and payload."""
-
-MAX_CONTROL_LINE = 4096
 MAX_UNSENT = 32 * 1024 * 1024
 MOST_JOINED = 72
 """So many messages go out together; the first of a burst must not wait for the last. With 16, paced
@@ -46,14 +40,6 @@ LAZY = 0.005
 RETRY_SOON = 0.1
 SOON = 16
 """So many attempts are made within `RETRY_SOON` of each other before they grow rarer."""
-
-
-def rare(count: int) -> bool:
-    """Whether the `count`-th of many equal events is worth a line in the log: 1, 2, 4, 8 and so on.
-
-    Else whoever sends garbage fills the disk.
-    """
-    return count & (count - 1) == 0
 
 
 class LeanClient(Client):
@@ -253,87 +239,3 @@ def next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, f
     server = min(servers, key=lambda one: one.reconnects)
     ceiling = min(2.0, RETRY_SOON * 2 ** max(0, min(server.reconnects, 32) - SOON))
     return server, random.uniform(0.2, 1.0) * ceiling
-
-
-class LeanParser(Parser):
-    """The NATS text protocol, dispatching to `LeanClient.handlers` without an await a message."""
-
-    nc: LeanClient
-
-    def reset(self) -> None:
-        """Forget what was read of the old connection."""
-        super().reset()
-        self._data = b""
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Dispatch every complete message in what was left over plus `data`."""
-        data = self._data + data if self._data else data
-        self._data = b""
-        handlers, find = self.nc.handlers, data.find
-        position, end = 0, len(data)
-        while position < end:
-            line_end = find(b"\r\n", position)
-            if line_end < 0:
-                if end - position > MAX_CONTROL_LINE:
-                    raise ProtocolError
-                break
-            body = start = line_end + 2
-            fields = data[position:line_end].split(b" ")  # Subjects may hold other blanks.
-            kind = fields[0]
-            if kind != b"MSG" and kind != b"HMSG":
-                line = data[position:line_end]
-                position = start
-                await self._control(line)
-                continue
-            try:
-                if kind == b"HMSG":
-                    body += int(fields.pop(-2))
-                if len(fields) == 4:
-                    _, subject, sid, size = fields
-                    reply = b""
-                else:
-                    _, subject, sid, reply, size = fields
-                stop = start + int(size)
-            except (ValueError, IndexError):
-                raise ProtocolError from None
-            if stop + 2 > end:
-                break
-            position = stop + 2
-            handler = handlers.get(sid)
-            if handler is not None:
-                try:
-                    handler(subject, reply, data[start:body], data[body:stop])
-                except Exception:  # A handler's fault must not end the read loop.
-                    self._report(subject)
-            else:
-                await self._hand_on(sid, subject, reply, data[body:stop], data[start:body])
-        if position < end:
-            self._data = data[position:]
-
-    def _report(self, subject: bytes) -> None:
-        self.nc.events["handler_error"] += 1
-        if rare(self.nc.events["handler_error"]):
-            log.exception("nats_handler_failed", subject=subject.decode(errors="replace"))
-
-    async def _hand_on(
-        self, sid: bytes, subject: bytes, reply: bytes, payload: bytes, headers: bytes
-    ) -> None:
-        """Leave a message of any other subscription to the library."""
-        try:
-            number = int(sid)
-        except ValueError:
-            raise ProtocolError from None
-        await self.nc._process_msg(number, subject, reply, payload, headers)
-
-    async def _control(self, line: bytes) -> None:
-        operation = line[:4].upper()
-        if operation == b"PING":
-            await self.nc._process_ping()
-        elif operation == b"PONG":
-            await self.nc._process_pong()
-        elif operation == b"INFO":
-            await self.nc._process_info(json.loads(line[5:]))
-        elif operation == b"-ERR":
-            await self.nc._process_err(line[5:].decode(errors="replace").lower())
-        elif not line.startswith(b"+OK"):
-            raise ProtocolError

@@ -84,3 +84,11 @@ def _drop_content(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
     for key in _SECRET_KEYS & event.keys():
         event[key] = "***"
     return event
+
+
+def rare(count: int) -> bool:
+    """Whether the `count`-th of many equal events is worth a line in the log: 1, 2, 4, 8 and so on.
+
+    Else whoever sends garbage fills the disk.
+    """
+    return count & (count - 1) == 0

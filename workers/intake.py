@@ -14,8 +14,8 @@ from nats.errors import Error as NatsError
 
 from shared import subjects
 from shared.bus import Bus
-from shared.natsio import rare
 from shared.streams import StreamConfigError, ensure_consumers, ensure_streams
+from shared.telemetry import rare
 from shared.wire import envelope
 from workers.acks import TERM, deliveries, nak
 from workers.pulls import Pull, Pulls

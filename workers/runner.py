@@ -17,8 +17,8 @@ from shared import subjects, wire
 from shared.bus import Bus
 from shared.errors import MillstreamError
 from shared.features import ONCE
-from shared.natsio import rare
 from shared.streams import StreamConfigError
+from shared.telemetry import rare
 from shared.ticks import TICK
 from workers.acks import ACK
 from workers.batching.admission import Admission

@@ -7,12 +7,10 @@ from gateway.fleet import (
     GRACE_AFTER_CONNECT,
     HUNG_REST,
     LAG_MEMORY,
-    SILENCE_MOST,
-    WARM_STEPS,
-    WARM_UP,
     Fleet,
     Verdict,
 )
+from gateway.worker import SILENCE_MOST, WARM_STEPS, WARM_UP
 from shared import wire
 
 CARD = wire.ModelCard("m", "sim", 99, 99, "none", "print", ("resume",), 4)
