@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -45,6 +46,8 @@ log = structlog.get_logger(__name__)
 SERVICES = ("millstream.v1.Inference", "inference.GRPCInferenceService")
 MODEL_PREFIX = "models/"
 START_LIMIT = 2.0
+TOLD_TWICE = 0.5
+"""Seconds within which a second signal is the first once more."""
 """Seconds that a start waits for NATS and the workers before it listens without them."""
 
 
@@ -105,6 +108,7 @@ class App:
         self.grpc_port = 0
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
+        self._stop_told = 0.0
         self._linked = asyncio.Event()
         self.link.on_ready = self._on_ready
         self.link.router.on_models = self._update_health
@@ -141,8 +145,14 @@ class App:
         return EXIT_OK
 
     def stop(self) -> None:
-        """Make `serve` drain and return; again, and it does not wait before it drains."""
-        if self._stopping.is_set():
+        """Make `serve` drain and return; again, and it does not wait before it drains.
+
+        One of several processes is told twice at once, by Ctrl-C and by the one that started it.
+        """
+        now = time.monotonic()
+        if not self._stopping.is_set():
+            self._stop_told = now
+        elif now - self._stop_told > TOLD_TWICE:
             self._hurrying.set()
         self._stopping.set()
 

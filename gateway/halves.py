@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from shared.errors import InvalidRequest
 
 LONGEST_FIELD = 200
 """Characters of a field's name in an error."""
-
-Trail: TypeAlias = "tuple[Trail, str | int] | None"
-"""Where a value is, from the inside out: joined only where it is told."""
 
 _SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]|\0")
 """A surrogate as an escape or in bytes (`json` reads those too), or UTF-16, which may hold one."""
@@ -32,28 +30,37 @@ def refuse_halves(value: Any) -> None:
         InvalidRequest: One holds half of a surrogate pair; names the first such field, or for a
             name the object that has it.
     """
-    waiting: list[tuple[Trail, Any]] = [(None, value)]
+    if isinstance(value, str) and _HALF.search(value):
+        raise _refusal([], "")
+    trail: list[str | int] = []
+    waiting = [_items(value, trail)]
     while waiting:
-        trail, value = waiting.pop()
-        if isinstance(value, str):
-            if _HALF.search(value):
-                raise _refusal(trail, "")
-        elif isinstance(value, dict):
-            if any(_HALF.search(name) for name in value):
-                raise _refusal(trail, "a name in ")
-            waiting.extend([((trail, name), item) for name, item in reversed(value.items())])
-        elif isinstance(value, list):
-            last = len(value) - 1
-            items = enumerate(reversed(value))
-            waiting.extend([((trail, last - place), item) for place, item in items])
+        for part, item in waiting[-1]:
+            kind = type(item)
+            if kind is str:
+                if _HALF.search(item):
+                    raise _refusal([*trail, part], "")
+            elif kind is dict or kind is list:
+                trail.append(part)
+                waiting.append(_items(item, trail))
+                break  # Into it, and then on from here.
+        else:
+            waiting.pop()
+            if trail:
+                trail.pop()
 
 
-def _refusal(trail: Trail, what: str) -> InvalidRequest:
-    parts = []
-    while trail is not None:
-        trail, part = trail
-        parts.append(f"[{part}]" if isinstance(part, int) else f".{part[:LONGEST_FIELD]}")
-    field = "".join(reversed(parts)).removeprefix(".")[:LONGEST_FIELD]
+def _items(value: Any, trail: list[str | int]) -> Iterator[tuple[str | int, Any]]:
+    if type(value) is dict:
+        if any(_HALF.search(name) for name in value):
+            raise _refusal(trail, "a name in ")
+        return iter(value.items())
+    return enumerate(value if type(value) is list else ())
+
+
+def _refusal(trail: Sequence[str | int], what: str) -> InvalidRequest:
+    parts = [f"[{one}]" if isinstance(one, int) else f".{one[:LONGEST_FIELD]}" for one in trail]
+    field = "".join(parts).removeprefix(".")[:LONGEST_FIELD]
     return InvalidRequest(
         f"{what}{field or 'the body'} holds half of a surrogate pair, which is no text", field=field
     )

@@ -90,6 +90,8 @@ class DrainableChannel(Channel):
     Attributes:
         connection: A number that no other connection of the process has; 0 before the first.
         asking: Held while a function's description is asked for.
+        described: What was asked, by the function's name; see `reflected.py`.
+        described_by: The connection that answered.
     """
 
     def __init__(self, host: str, port: int, tls: SSLContext | bool) -> None:
@@ -99,6 +101,8 @@ class DrainableChannel(Channel):
         self._all: list[_Protocol] = []
         self.connection = 0
         self.asking = asyncio.Lock()
+        self.described: dict[str, Any] = {}
+        self.described_by = 0
 
     def _protocol_factory(self) -> H2Protocol:
         self._all = [one for one in self._all if not _closed(one)]

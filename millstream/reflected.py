@@ -100,8 +100,6 @@ class Methods:
     ) -> None:
         self._connection = connection
         self._metadata = metadata
-        self._known: dict[str, Method] = {}
-        self._connected = 0
 
     async def find(self, name: str, deadline: Deadline) -> Method:
         """How to call a function.
@@ -115,11 +113,13 @@ class Methods:
         known = self._fresh(name)
         if known is not None:
             return known
-        async with asyncio.timeout(deadline.left()), self._connection().asking:
+        channel = self._connection()
+        async with asyncio.timeout(deadline.left()), channel.asking:
             known = self._fresh(name)  # Another call may have asked meanwhile.
             if known is None:
-                known = self._known[name] = await self._ask(name)
-                self._connected = self._connection().connection
+                known = await self._ask(name)
+                channel.described[name] = known
+                channel.described_by = channel.connection
             return known
 
     async def renew(self, name: str, used: Method, deadline: Deadline) -> Method | None:
@@ -130,8 +130,9 @@ class Methods:
         """
         if time.monotonic() - used.found < RENEW_AFTER:
             return None
-        if self._known.get(name) is used:
-            del self._known[name]
+        described = self._connection().described
+        if described.get(name) is used:
+            del described[name]
         found = await self.find(name, deadline)
         return None if found.same_as(used) else found
 
@@ -171,9 +172,10 @@ class Methods:
             raise InternalError(f"the gateway described {symbol} wrongly: {wrong}") from wrong
 
     def _fresh(self, name: str) -> Method | None:
-        if self._connection().connection != self._connected:
-            self._known.clear()  # It may be another gateway.
-        known = self._known.get(name)
+        channel = self._connection()
+        if channel.connection != channel.described_by:
+            channel.described.clear()  # It may be another gateway.
+        known: Method | None = channel.described.get(name)
         if known is None or time.monotonic() - known.found < FRESH_FOR:
             return known
         return known if known.service and "@" in name else None

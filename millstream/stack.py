@@ -176,6 +176,7 @@ class Stack:
     def _gateway_flags(self) -> list[str]:
         host, port = self._options.grpc_host, self._options.grpc_port
         flags = ["--name", "gateway", "--grpc-host", host, "--grpc-port", str(port)]
+        flags += ["--drain-delay", "0"]  # No balancer is to notice.
         if self._options.http_port is not None:
             flags += ["--http-host", host, "--http-port", str(self._options.http_port)]
         return flags

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -37,6 +38,7 @@ MOST_JOINED = 72
 streams cost worker and broker an eighth more; with time as the bound, bursts a third. Some more
 than a round number: a heartbeat travels with the tokens of so many streams."""
 LAZY = 0.005
+CLOSE_LIMIT = 0.5
 RETRY_SOON = 0.1
 SOON = 16
 """So many attempts are made within `RETRY_SOON` of each other before they grow rarer."""
@@ -163,7 +165,8 @@ class LeanClient(Client):
                 pong.set_exception(ConnectionResetError("the connection was lost"))
                 pong.exception()  # Nobody may wait; that is no fault.
         self._pongs.clear()
-        await super()._attempt_reconnect()
+        with suppress(asyncio.InvalidStateError):  # At its end, where another took its place.
+            await super()._attempt_reconnect()
 
     async def close(self) -> None:
         """Close for good, also while it connects again."""
@@ -218,6 +221,12 @@ class LeanTransport(TcpTransport):
         writer = self._io_writer
         if writer is not None and not writer.transport.is_closing():
             writer.writelines(payload)
+
+    async def wait_closed(self) -> None:
+        """Wait for the end, but not for ever: one whose handshake was cut never tells of it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await super().wait_closed()  # type: ignore[no-untyped-call]
 
     async def connect_tls(self, *args: Any) -> None:
         """Go on in TLS.

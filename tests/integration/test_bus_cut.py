@@ -49,11 +49,11 @@ class Proxy:
     What follows the words that a cut waits for is not passed on, nor is any answer to them.
     """
 
-    def __init__(self, server: NatsServer) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self.plans: list[Cut | None] = []
         self.always: Cut | None = None
         self.cuts = 0
-        self._server = server
+        self._server = host, port
         self._reset: bool | None = None
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
@@ -85,7 +85,7 @@ class Proxy:
             self._run(self._serve, client, self.plans.pop(0) if self.plans else self.always)
 
     def _serve(self, client: socket.socket, cut: Cut | None) -> None:
-        with client, socket.create_connection((self._server.host, self._server.port)) as server:
+        with client, socket.create_connection(self._server) as server:
             reset = False
             with suppress(OSError):
                 reset = self._pump(client, server, cut)
@@ -145,7 +145,7 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def proxy(nats: NatsServer) -> Iterator[Proxy]:
-    proxy = Proxy(nats)
+    proxy = Proxy(nats.host, nats.port)
     yield proxy
     proxy.close()
 

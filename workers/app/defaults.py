@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import reprlib
+from collections.abc import Collection, Mapping
 from typing import Any, get_origin
 
 from shared.signature import Scalar, Signature
@@ -58,10 +59,24 @@ def check_defaults(
 
 
 def _check(default: Any, annotation: Any, node: Node, field: Any) -> None:
-    if node.type != Scalar("json"):
-        field_encoder(node, field)(default, {})
-        return
-    inner, _, _ = bare(annotation)  # In Python, Any is more than JSON: such as a mark of one's own.
+    """Hold a default to its type, but not to what only what travels must be."""
+    if type(default) is object:
+        return  # A mark of one's own: nothing was given.
+    inner, _, _ = bare(annotation)
     plain = get_origin(inner) or inner
-    if plain in (list, dict) and not isinstance(default, plain):
-        raise want(plain.__name__, default)
+    if node.slots and inspect.isclass(node.python):
+        if not isinstance(default, node.python):  # What it holds is its class's affair.
+            raise want(node.python.__name__, default)
+    elif node.type == Scalar("json"):
+        if plain is dict and not isinstance(default, Mapping):
+            raise want("dict", default)
+        if plain is list and not _is_row(default):
+            raise want("list", default)
+    elif node.item is not None and _is_row(default) and not isinstance(default, list | tuple):
+        return  # A range, a deque, a frozenset.
+    else:
+        field_encoder(node, field)(default, {})
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)

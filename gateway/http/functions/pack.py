@@ -35,9 +35,10 @@ def read(data: bytes, *, packed: bool) -> dict[str, Any]:
         raise InvalidRequest(f"the body is a {name} {type(value).__name__}: want an object")
     if not packed and may_hold_half(data):
         inputs = value.get("inputs")
-        if isinstance(inputs, dict):
-            refuse_halves(inputs)  # A parameter is told by its own name.
-        refuse_halves(value)
+        if not isinstance(inputs, dict):
+            inputs = {}
+        refuse_halves(inputs)  # A parameter is told by its own name.
+        refuse_halves({name: one for name, one in value.items() if one is not inputs})
     return value
 
 
