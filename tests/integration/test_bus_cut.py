@@ -208,8 +208,8 @@ def held(monkeypatch: pytest.MonkeyPatch, method: str, times: int, *, first: boo
     monkeypatch.setattr(LeanClient, method, slow)
 
 
-@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
-@pytest.mark.parametrize(
+by_end_or_reset = pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
+at_every_step = pytest.mark.parametrize(
     "cut",
     [
         pytest.param(Cut(b"INFO", side="server"), id="info"),
@@ -219,6 +219,10 @@ def held(monkeypatch: pytest.MonkeyPatch, method: str, times: int, *, first: boo
         pytest.param(Cut(b"PING\r\n", times=2), id="barrier"),
     ],
 )
+
+
+@by_end_or_reset
+@at_every_step
 def test_a_cut_while_it_starts(proxy: Proxy, cut: Cut, reset: bool) -> None:
     proxy.plans = [Cut(cut.after, cut.times, reset, cut.side)]
     run(proxy, starts_and_hears)
@@ -238,17 +242,8 @@ def test_a_slow_start_finds_its_connection_reset(
     assert proxy.cuts == 1
 
 
-@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
-@pytest.mark.parametrize(
-    "cut",
-    [
-        pytest.param(Cut(b"INFO", side="server"), id="info"),
-        pytest.param(Cut(b"PING\r\n"), id="connect"),
-        pytest.param(Cut(b"PONG\r\n", side="server"), id="connected"),
-        pytest.param(Cut(b"SUB "), id="subscriptions"),
-        pytest.param(Cut(b"PING\r\n", times=2), id="barrier"),
-    ],
-)
+@by_end_or_reset
+@at_every_step
 def test_cuts_while_it_reconnects(proxy: Proxy, cut: Cut, reset: bool) -> None:
     proxy.plans = [None] + [Cut(cut.after, cut.times, reset, cut.side)] * 3
 

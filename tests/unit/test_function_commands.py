@@ -19,14 +19,11 @@ from millstream.protos import protos, write
 from shared.errors import InternalError, InvalidRequest, UnknownModel
 from shared.typed import files
 from tests.unit.fake_functions import (
-    COUNT,
     GREET,
     MIRROR,
     Call,
     Functions,
-    count,
     greet,
-    mirror,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -64,15 +61,6 @@ mirror.Predict(given, (error, { result }) => {
     });
 });
 """
-
-
-@pytest.fixture
-def functions() -> Functions:
-    served = Functions()
-    served.serve(MIRROR, mirror)
-    served.serve(GREET, greet)
-    served.serve(COUNT, count)
-    return served
 
 
 @pytest.fixture
