@@ -21,7 +21,7 @@ from gateway.outlet import Flusher, GenerateOutlet
 from gateway.session import Session
 from gateway.typed import untyped
 from gateway.typed.calls import Calls
-from gateway.typed.options import Options, options_of
+from gateway.typed.options import Options, metadata_of, options_of
 from millstream.v1 import inference_pb2 as pb
 from millstream.v1.inference_grpc import InferenceBase
 from shared.errors import MillstreamError, UnknownRequest
@@ -69,9 +69,9 @@ class InferenceService(InferenceBase):
             return
         request = self._door.accept(
             message,
-            request_id=_metadata(stream, "x-request-id"),
-            traceparent=_metadata(stream, "traceparent"),
-            tenant=_metadata(stream, TENANT),
+            request_id=metadata_of(stream, "x-request-id"),
+            traceparent=metadata_of(stream, "traceparent"),
+            tenant=metadata_of(stream, TENANT),
         )
         session: Session | None = None
 
@@ -100,7 +100,7 @@ class InferenceService(InferenceBase):
         if message is None:
             return
         function = self._calls.function(
-            message.model, tenant=_metadata(stream, TENANT), streaming=False
+            message.model, tenant=metadata_of(stream, TENANT), streaming=False
         )
         request = untyped.request_of_values(function.typed, message.inputs)
         call = self._calls.begin(function, request, _options(stream, message))
@@ -112,7 +112,7 @@ class InferenceService(InferenceBase):
         if message is None:
             return
         function = self._calls.function(
-            message.model, tenant=_metadata(stream, TENANT), streaming=True
+            message.model, tenant=metadata_of(stream, TENANT), streaming=True
         )
         request = untyped.request_of_values(function.typed, message.inputs)
         convert = untyped.converter(function.typed)
@@ -124,7 +124,7 @@ class InferenceService(InferenceBase):
         if message is None:
             return
         validate.check_request_id(message.request_id)
-        if not await self._link.cancels.anywhere(_metadata(stream, TENANT), message.request_id):
+        if not await self._link.cancels.anywhere(metadata_of(stream, TENANT), message.request_id):
             raise UnknownRequest(
                 f"no gateway runs request {message.request_id!r}", field="request_id"
             )
@@ -133,7 +133,7 @@ class InferenceService(InferenceBase):
     async def ListModels(self, stream: Stream[pb.ListModelsRequest, pb.ListModelsResponse]) -> None:
         """List what is served."""
         await stream.recv_message()
-        entries = self._view.models(_metadata(stream, TENANT))
+        entries = self._view.models(metadata_of(stream, TENANT))
         models = [describe(entry, self._service_of(entry.name)) for entry in entries]
         await stream.send_message(pb.ListModelsResponse(models=models))
 
@@ -142,7 +142,7 @@ class InferenceService(InferenceBase):
         message = await stream.recv_message()
         if message is None:
             return
-        entry = self._view.model(_metadata(stream, TENANT), message.name)
+        entry = self._view.model(metadata_of(stream, TENANT), message.name)
         model = describe(entry, self._service_of(entry.name))
         await stream.send_message(pb.GetModelResponse(model=model))
 
@@ -175,8 +175,3 @@ def _options(stream: Stream[Any, Any], message: pb.PredictRequest) -> Options:
         urgency=validate.urgency(message.priority) if message.priority else options.urgency,
         labels=validate.check_labels(message.labels) if message.labels else options.labels,
     )
-
-
-def _metadata(stream: Stream[Any, Any], name: str) -> str:
-    value = stream.metadata.get(name, "") if stream.metadata is not None else ""
-    return value if isinstance(value, str) else ""

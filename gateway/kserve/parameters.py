@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from gateway.kserve import inference_pb2 as pb
-from shared.errors import DeadlineExceeded
+from gateway.status import timed_out
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 
@@ -35,4 +35,5 @@ async def until(seconds: float | None, work: Any) -> None:
     except TimeoutError:
         if not deadline.expired():
             raise
-        raise DeadlineExceeded(f"the timeout of {seconds:g} s has passed") from None
+        assert seconds is not None
+        raise timed_out(seconds) from None
