@@ -317,7 +317,7 @@ async def test_a_reader_that_stops_hurts_nobody(tmp_path: Path) -> None:
             call = generate(pb.GenerateRequest(prompt="slow", sampling=sampling))
             await call.read()
             verify([await cluster.ask(200)])
-            await until(lambda: cluster.idle, "the slow reader was ended", 60.0)
+            await until(lambda: cluster.done(2200), "the slow reader was ended", 60.0)
             assert gateway.resident + worker.resident < begun + 64 * 2**20
             with contextlib.suppress(grpc.aio.AioRpcError):
                 while await call.read() is not grpc.aio.EOF:

@@ -44,15 +44,16 @@ class Watch:
             beat.running for name, beat in self.beats.items() if self.beat_times[name] > horizon
         )
 
-    @property
-    def idle(self) -> bool:
-        """Whether a worker has just said that it runs nothing, and none says otherwise.
+    def done(self, tokens: int) -> bool:
+        """Whether the workers have published more than so many tokens, and run nothing.
 
-        A worker whose loop is busy says nothing for a while, which is no sign of rest.
+        Without the count, a heartbeat from before the request would say so too; and a worker whose
+        loop is busy says nothing for a while, which is no sign of rest.
         """
-        horizon = time.monotonic() - 1.0
-        fresh = [beat for name, beat in self.beats.items() if self.beat_times[name] > horizon]
-        return bool(fresh) and not any(beat.running for beat in fresh)
+        beats = self.beats.values()
+        return sum(beat.tokens for beat in beats) > tokens and not any(
+            beat.running for beat in beats
+        )
 
     async def queued(self) -> int:
         """Messages in the streams."""
