@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import inside, inside_worker
-from gateway import encode
 from gateway.session import Session
 from shared import wire
 from shared.ready import loop_factory
+from shared.wire.delta import encode_delta
 
 
 class _Deaf:
@@ -37,6 +37,10 @@ def _encode_chunk() -> Callable[[int], object]:
     return lambda index: wire.encode_chunk(0, 7 << 31, index, [index], " 300", None, 0, None)
 
 
+def _encode_token() -> Callable[[int], object]:
+    return lambda index: wire.encode_token(7 << 31, index, index, " 300")
+
+
 def _session() -> Callable[[int], object]:
     request = wire.Request("id", 0, "gw", "r", "m", "p", None, None, wire.Sampling())
     deaf: Any = _Deaf()
@@ -48,12 +52,13 @@ def _session() -> Callable[[int], object]:
 
 
 def _delta() -> Callable[[int], object]:
-    return lambda index: encode.delta(index, (index,), " 300", 0, 0)
+    return lambda index: encode_delta(index, (index,), " 300", 0, 0)
 
 
 FUNCTIONS = {
     "wire.decode": _decode,
     "wire.encode_chunk": _encode_chunk,
+    "wire.encode_token": _encode_token,
     "session.chunk": _session,
     "encode.delta": _delta,
 }

@@ -76,7 +76,8 @@ class Inside:
         id_, exec_ = ANY.id.decode(), ANY.number
         token = "$JS.ACK.MS_REQ.sim_standard.1.7.7.1764000000000000000.0"
         sampling = wire.Sampling(max_tokens=1)
-        body = wire.encode(wire.Request(id_, 0, "gw", "r", "sim", "p", None, None, sampling))
+        asked = wire.Request(id_, 0, "gw", "r", "sim", "p", None, None, sampling, ready=True)
+        body = wire.encode(asked)
         headers = f"NATS/1.0\r\nNats-Msg-Id: {id_}.0\r\nMs-Gateway: gw\r\nMs-Deaths: 0\r\n\r\n"
         subject = subjects.request("sim", 2)
         self._request = self._message(inbox, subject, body, headers.encode(), token)

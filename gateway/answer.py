@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.lane import Lane
+from gateway.ports import Outlet
 from shared import wire
 
 RESEND_EVERY = 0.05
@@ -16,10 +17,6 @@ GAP_LIMIT = 1.0
 
 Ask = Callable[[int, int, bool], None]
 """Asks the exec for a choice's tokens from an index on, and for its `Begun` if that is missing."""
-
-
-Give = Callable[..., None]
-"""An outlet's `delta`, or its `items`."""
 
 
 def _ask_nobody(_choice: int, _index: int, _begun: bool) -> None:
@@ -31,8 +28,8 @@ class Answer:
 
     Args:
         choices: How many.
-        give: Gets what is new and next. The outlet's own method, since a token then touches neither
-            the outlet nor what stands before it.
+        outlet: Gets what is new and next. Its methods are looked up once: a token then touches
+            neither the outlet nor what stands before it.
         ask: Asks for what is missing.
         count: Counts an event.
 
@@ -45,12 +42,15 @@ class Answer:
     """
 
     __slots__ = (
-        "_ask", "_asked", "_count", "_first", "_give", "begun", "done", "first_token", "gap_since",
-        "lanes",
+        "_ask", "_asked", "_count", "_first", "_forward", "_give", "begun", "done", "first_token",
+        "gap_since", "lanes",
     )  # fmt: skip
 
-    def __init__(self, choices: int, give: Give, ask: Ask, count: Callable[[str], None]) -> None:
-        self._give = give
+    def __init__(
+        self, choices: int, outlet: Outlet, ask: Ask, count: Callable[[str], None]
+    ) -> None:
+        self._give = outlet.delta
+        self._forward = outlet.forward
         self._ask = ask
         self._count = count
         self._asked = 0.0
@@ -127,6 +127,28 @@ class Answer:
         elif chunk.stop > lane.frontier:
             return self.on_chunk(chunk.after(lane.frontier), now)
         return False
+
+    def on_token(self, index: int, token: int, message: bytes) -> bool:
+        """Deliver the first choice's next token, whose message is ready.
+
+        Returns:
+            Whether it was delivered. It is not where more is to be done: before the first token
+            was, while something is missing, where it is not the next, or the client gets other
+            messages.
+        """
+        lane, forward = self._first, self._forward
+        if (
+            index != lane.frontier
+            or forward is None
+            or self.first_token is None
+            or self.gap_since is not None
+            or self.done is not None
+        ):
+            return False
+        lane.delivered.append(token)
+        lane.frontier = index + 1
+        forward(message)
+        return True
 
     def on_done(self, done: wire.Done, now: float) -> None:
         """The exec is through; the end waits for the frontier."""

@@ -67,6 +67,7 @@ class Door:
         request_id: str = "",
         traceparent: str = "",
         tenant: str = "",
+        ready: bool = False,
     ) -> wire.Request:
         """Validate a request and give it its identity.
 
@@ -75,6 +76,7 @@ class Door:
             request_id: The name to use where the message has none; generated where both are empty.
             traceparent: W3C trace context, or "".
             tenant: Whose it is.
+            ready: Whether the client gets `GenerateResponse`s, which a worker may make then.
 
         Raises:
             MillstreamError: What is wrong with it.
@@ -102,6 +104,7 @@ class Door:
             tenant=tenant,
             structured=validate.structured_of(message, card),
             adapter=message.adapter,
+            ready=ready,
         )
 
     def accept_call(self, card: wire.ModelCard, call: bytes, options: Options) -> wire.Request:

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from gateway.answer import Answer, Ask, Give
+from gateway.answer import Answer, Ask
 from gateway.lane import Lane
+from gateway.ports import Outlet
 from shared import wire
 
 TELL_AFTER = wire.WINDOW // 4
@@ -32,11 +33,13 @@ class Items(Answer):
     """
 
     __slots__ = (
-        "_frozen", "_items", "_open", "_parts", "_taken", "_taken_parts", "_untaken", "_untold",
+        "_frozen", "_give_items", "_items", "_open", "_parts", "_taken", "_taken_parts",
+        "_untaken", "_untold",
     )  # fmt: skip
 
-    def __init__(self, give: Give, ask: Ask, count: Callable[[str], None]) -> None:
-        super().__init__(1, give, ask, count)
+    def __init__(self, outlet: Outlet, ask: Ask, count: Callable[[str], None]) -> None:
+        super().__init__(1, outlet, ask, count)
+        self._give_items = outlet.items
         self.begun = _NO_PROMPT
         self._open: list[bytes] = []
         self._items = 0
@@ -99,7 +102,7 @@ class Items(Answer):
         if self.first_token is None:
             self.first_token = now
         self._items += len(items)
-        self._give(first, items, chunk.attempt)
+        self._give_items(first, items, chunk.attempt)
 
     def freeze(self) -> None:
         """The exec lost the right to speak: what it said of an unfinished item never was."""

@@ -150,12 +150,12 @@ class Link:
     # ---- what arrives ---------------------------------------------------------------------------
 
     def _on_reply(self, subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
-        try:  # As `Frames.read` does it, without its call: this is every token's way.
-            frame = wire.decode(data)
-        except wire.WireError as error:
-            self._frames.bad(subject, error)
+        request_id = subject[self._prefix_length :].decode()
+        if wire.is_token(data) and self.router.on_token(request_id, data):
             return
-        self.router.on_reply(subject[self._prefix_length :].decode(), frame)
+        frame = self._frames.read(subject, data)
+        if frame is not None:
+            self.router.on_reply(request_id, frame)
 
     def _on_heartbeat(self, frame: wire.Heartbeat) -> None:
         self.router.on_heartbeat(frame)

@@ -86,7 +86,7 @@ class Answers:
 class Counted:
     """An outlet in front of another that counts how answers end; deltas go by untouched."""
 
-    __slots__ = ("_answers", "_model", "_outlet", "delta", "items", "started")
+    __slots__ = ("_answers", "_model", "_outlet", "delta", "forward", "items", "started")
 
     def __init__(self, outlet: Outlet, model: str, answers: Answers) -> None:
         self._outlet = outlet
@@ -94,6 +94,7 @@ class Counted:
         self._answers = answers
         self.started = outlet.started
         self.delta = outlet.delta
+        self.forward = outlet.forward
         self.items = outlet.items
 
     def finished(self, summary: Summary) -> None:

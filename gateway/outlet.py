@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from gateway import encode
 from gateway.ports import Summary, TextOnly
 from millstream.v1 import inference_pb2 as pb
 from shared.errors import MillstreamError, Overloaded
+from shared.wire.delta import encode_delta
 
 MOST_UNSENT = 4 * 2**20
 """Bytes that may wait for a client that reads too slowly."""
@@ -242,11 +242,11 @@ class GenerateOutlet(Buffered):
     ) -> None:
         """The next tokens."""
         if logprobs is None:
-            self._say(encode.delta(index, ids, text, choice, attempt))
+            self.forward(encode_delta(index, ids, text, choice, attempt))
             return
         delta = pb.Delta(index=index, text=text, token_ids=ids, choice=choice, attempt=attempt)
         delta.logprobs.extend(_logprobs(entry) for entry in logprobs)
-        self._say(pb.GenerateResponse(delta=delta).SerializeToString())
+        self.forward(pb.GenerateResponse(delta=delta).SerializeToString())
 
     def finished(self, summary: Summary) -> None:
         """The answer is complete."""
@@ -267,10 +267,10 @@ class GenerateOutlet(Buffered):
                 pb.Choice(index=index, reason=REASONS[reason])
                 for index, reason in enumerate(summary.reasons)
             )
-        self._say(pb.GenerateResponse(finished=finished).SerializeToString())
+        self.forward(pb.GenerateResponse(finished=finished).SerializeToString())
         self._end()
 
-    def _say(self, message: bytes) -> None:
+    def forward(self, message: bytes) -> None:
         """Write now, where nothing waits: the connection joins what a turn writes."""
         if self._dirty or self._unsent or not self._writer.write((message,)):
             self._put(message)

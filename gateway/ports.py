@@ -38,8 +38,19 @@ class Wire(Protocol):
         """Count what an operator wants to see: failover, repair, stray and others."""
 
 
+Forward = Callable[[bytes], None]
+"""Takes a message ready for the client."""
+
+
 class Outlet(Protocol):
     """What a session gives the client; nothing here waits."""
+
+    @property
+    def forward(self) -> Forward | None:
+        """Takes the next token instead of `delta`, where its message is ready.
+
+        None for a client that gets other messages.
+        """
 
     def started(self, worker: str) -> None:
         """A worker took the request; told once."""
@@ -70,6 +81,8 @@ class TextOnly:
     """The part of an outlet that one for generations never needs."""
 
     __slots__ = ()
+
+    forward: Forward | None = None
 
     def items(self, index: int, items: Sequence[bytes], attempt: int) -> None:
         """Only the outlet of a function's call gets items."""

@@ -95,6 +95,22 @@ class Router:
 
     # ---- what execs say -------------------------------------------------------------------------
 
+    def on_token(self, request_id: str, data: bytes) -> bool:
+        """A frame of `wire.is_token` on a request's reply subject.
+
+        Returns:
+            Whether that is all; if not, what it decodes to is for `on_reply`.
+        """
+        session = self.sessions.get(request_id)
+        if session is None:
+            return False
+        _, exec_, index, token, _ = wire.token_head(data)
+        if not session.token(exec_, index, token, data[wire.TOKEN_HEAD :]):
+            return False
+        if session.state is State.ENDED:  # Its outlet failed it.
+            self._settle(session)
+        return True
+
     def on_reply(self, request_id: str, frame: wire.Frame) -> None:
         """A frame on a request's reply subject."""
         session = self.sessions.get(request_id)

@@ -67,11 +67,13 @@ class InferenceService(InferenceBase):
         message = await stream.recv_message()
         if message is None:
             return
+        pace = validate.check_pace(message)
         request = self._door.accept(
             message,
             request_id=metadata_of(stream, "x-request-id"),
             traceparent=metadata_of(stream, "traceparent"),
             tenant=metadata_of(stream, TENANT),
+            ready=pace is None,  # What waits for its time is taken apart.
         )
         session: Session | None = None
 
@@ -84,7 +86,6 @@ class InferenceService(InferenceBase):
             request.request_id, request.model, writer, self._flusher, overflowed
         )
         seconds = stream.deadline.time_remaining() if stream.deadline else None
-        pace = validate.check_pace(message)
         session = self._door.open(request, outlet, seconds=seconds, pace=pace)
         try:
             writer.begin_with_first(request.request_id)

@@ -108,9 +108,9 @@ class Session:
         self.deadline = deadline
         self._queue_limit = queue_seconds
         self.answer = (
-            Answer(request.sampling.n, outlet.delta, self._ask, wire_port.count)
+            Answer(request.sampling.n, outlet, self._ask, wire_port.count)
             if request.call is None
-            else Items(outlet.items, self._ask, wire_port.count)
+            else Items(outlet, self._ask, wire_port.count)
         )
         self._sequence: int | None = None
         self._digest = 0  # The worker's latest that does not speak against the exec.
@@ -240,6 +240,19 @@ class Session:
         else:
             self._after(now)
         return False
+
+    def token(self, exec_: int, index: int, token: int, message: bytes) -> bool:
+        """Deliver a token whose message is ready, where that is all there is to do.
+
+        Returns:
+            Whether it was delivered; if not, it is a chunk like others.
+        """
+        return (
+            exec_ == self.exec
+            and self.state is _BOUND
+            and self.due is None
+            and self.answer.on_token(index, token, message)
+        )
 
     def done(self, done: wire.Done, now: float) -> None:
         """The exec is through."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.ports import Outlet, Summary
+from gateway.ports import Forward, Outlet, Summary
 from shared import wire
 from shared.errors import MillstreamError
 from shared.subjects import CLASSES
@@ -57,7 +57,7 @@ class TracedOutlet:
         span: The request's.
     """
 
-    __slots__ = ("_attempt", "_began", "_ended", "_last", "_outlet", "_span")
+    __slots__ = ("_attempt", "_began", "_ended", "_forward", "_last", "_outlet", "_span")
 
     def __init__(self, outlet: Outlet, span: Span) -> None:
         self._outlet = outlet
@@ -65,6 +65,17 @@ class TracedOutlet:
         self._began = self._last = time.monotonic()
         self._attempt = 0
         self._ended = False
+        self._forward = outlet.forward
+
+    @property
+    def forward(self) -> Forward | None:
+        """The outlet's, noted like `delta`."""
+        return None if self._forward is None else self._on_message
+
+    def _on_message(self, message: bytes) -> None:
+        assert self._forward is not None
+        self._last = time.monotonic()
+        self._forward(message)
 
     def started(self, worker: str) -> None:
         """A worker took the request."""

@@ -201,7 +201,10 @@ class Ledger:
             )
             return
         execution.publisher = Publisher(
-            execution.attempt, execution.exec, [len(ids) for ids in delivered]
+            execution.attempt,
+            execution.exec,
+            [len(ids) for ids in delivered],
+            ready=request.ready,
         )
         execution.reasons = [None] * n
         self._start_or_wait(execution, request, eager=eager)

@@ -73,13 +73,17 @@ class Publisher:
         attempt: The attempt it runs.
         exec_: Its number.
         starts: Per choice, the index of the first token it will generate.
+        ready: Whether the gateway takes tokens with the client's message ready.
     """
 
-    __slots__ = ("_attempt", "_exec", "lanes")
+    __slots__ = ("_attempt", "_exec", "_ready", "lanes")
 
-    def __init__(self, attempt: int, exec_: int, starts: Sequence[int]) -> None:
+    def __init__(
+        self, attempt: int, exec_: int, starts: Sequence[int], *, ready: bool = False
+    ) -> None:
         self._attempt = attempt
         self._exec = exec_
+        self._ready = ready and not attempt
         self.lanes = tuple([Lane(start, start, start) for start in starts])
 
     @property
@@ -103,10 +107,7 @@ class Publisher:
         """Take the next tokens of a choice, and encode them alone: nothing of it waits."""
         lane = self.lanes[choice]
         start = lane.next
-        chunk = wire.encode_chunk(
-            self._attempt, self._exec, start, ids, text, None if len(ids) == 1 else ends, choice,
-            logprobs,
-        )  # fmt: skip
+        chunk = self._encode(choice, start, ids, text, ends, logprobs)
         lane.next = lane.sent = stop = start + len(ids)
         lane.said.append((stop, chunk))
         return chunk
@@ -131,7 +132,9 @@ class Publisher:
         for choice, lane in enumerate(self.lanes):
             if lane.unsent:
                 for piece in lane.unsent:
-                    chunk = self._encode(choice, piece)
+                    chunk = self._encode(
+                        choice, piece.index, piece.ids, piece.text, piece.ends, piece.logprobs
+                    )
                     lane.said.append((piece.stop, chunk))
                     frames.append(chunk)
                 lane.unsent.clear()
@@ -143,7 +146,10 @@ class Publisher:
         if not 0 <= choice < len(self.lanes):
             return []
         again = [chunk for stop, chunk in self.lanes[choice].said if stop > index]
-        return [self._encode(choice, piece) for piece in _joined(again)]
+        return [
+            self._encode(choice, piece.index, piece.ids, piece.text, piece.ends, piece.logprobs)
+            for piece in _joined(again)
+        ]
 
     def acknowledge(self, frontiers: Sequence[int]) -> int:
         """Forget what the gateway has; returns how many tokens that were."""
@@ -157,12 +163,18 @@ class Publisher:
                 del lane.said[:had]
         return freed
 
-    def _encode(self, choice: int, piece: Piece) -> bytes:
-        ends = None if len(piece.ids) == 1 else piece.ends
+    def _encode(
+        self, choice: int, index: int, ids: list[int], text: str, ends: list[int],
+        logprobs: list[Any] | None,
+    ) -> bytes:  # fmt: skip
+        alone = len(ids) == 1
+        if alone and self._ready and index and not choice and logprobs is None:
+            token = wire.encode_token(self._exec, index, ids[0], text)
+            if token is not None:
+                return token
         return wire.encode_chunk(
-            self._attempt, self._exec, piece.index, piece.ids, piece.text, ends, choice,
-            piece.logprobs,
-        )  # fmt: skip
+            self._attempt, self._exec, index, ids, text, None if alone else ends, choice, logprobs
+        )
 
 
 def _joined(chunks: Sequence[bytes]) -> list[Piece]:

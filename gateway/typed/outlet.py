@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.outlet import Answering, Buffered, Flusher, nobody_to_tell
-from gateway.ports import Summary
+from gateway.ports import Forward, Summary
 from shared import wire
 from shared.errors import InternalError, MillstreamError
 
@@ -31,6 +31,8 @@ class ItemsOnly:
     """The part of an outlet that one for functions never needs."""
 
     __slots__ = ()
+
+    forward: Forward | None = None
 
     def started(self, worker: str) -> None:
         """A worker took the call."""

@@ -20,6 +20,7 @@ whose meaning changes gets a new tag.
 
 `tags.py` numbers them; `codec.py`, which alone knows msgpack, encodes and decodes: by what
 `generic.py` makes of the dataclasses' annotations, and where that is too slow by `fast.py`.
+`token.py` has a chunk of one token that is no array, and `delta.py` the client's message in it.
 `envelope.py` has the headers around a queued request, from which alone its message can be claimed.
 """
 
@@ -68,6 +69,7 @@ from shared.wire.to_worker import (
     Stop,
     Taken,
 )
+from shared.wire.token import TOKEN_HEAD, encode_token, is_token, token_head
 
 __all__ = [
     "BOOT_SHIFT",
@@ -77,6 +79,7 @@ __all__ = [
     "MORE",
     "PART_MOST",
     "TAGS",
+    "TOKEN_HEAD",
     "VERSION",
     "WINDOW",
     "Announce",
@@ -116,6 +119,9 @@ __all__ = [
     "decode",
     "encode",
     "encode_chunk",
+    "encode_token",
     "envelope",
+    "is_token",
     "pack_ids",
+    "token_head",
 ]

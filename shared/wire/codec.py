@@ -1,7 +1,8 @@
 """Frames to bytes and back, and the only module of the wire that knows msgpack.
 
 Every frame has a generic encoder and decoder, made from its dataclass (`generic.py`); what comes
-and goes by the thousand has a quicker one: `encode_chunk` here, the decoders of `fast.py`.
+and goes by the thousand has a quicker one: `encode_chunk` here, the decoders of `fast.py`. A token
+alone may come without msgpack (`token.py`), and is decoded as the chunk that it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgpack
 from shared.wire.fast import decode_chunk, decode_parts, decode_request, digest_entry, quick
 from shared.wire.generic import WireError, check, decoder, values
 from shared.wire.tags import NESTED, TAGS, Frame
+from shared.wire.token import FIRST, decode_token
 
 VERSION = 1
 MIN_VERSION = 1
@@ -46,8 +48,11 @@ def decode(data: bytes) -> Frame:
     """Turn bytes into a frame.
 
     Raises:
-        WireError: Not msgpack, an unknown version or tag, a missing field or a wrong type.
+        WireError: Neither msgpack nor a token, an unknown version or tag, a missing field or a
+            wrong type.
     """
+    if data.startswith(FIRST):
+        return decode_token(data)
     try:
         array = msgpack.unpackb(data, use_list=False)
     except (ValueError, msgpack.UnpackException) as error:

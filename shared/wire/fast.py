@@ -126,7 +126,7 @@ def decode_request(array: tuple[Any, ...], offset: int) -> Request:
         (
             _, _, id_, attempt, gateway, request_id, model, prompt, messages, token_ids, sampling,
             urgency, delivered, fingerprint, labels, traceparent, tenant, structured, adapter,
-            deaths, call, metadata, after_items, after_parts, untaken,
+            deaths, call, metadata, after_items, after_parts, untaken, ready,
         ) = array  # fmt: skip
         if (
             structured is None
@@ -142,6 +142,7 @@ def decode_request(array: tuple[Any, ...], offset: int) -> Request:
                 id_, attempt, gateway, request_id, model, prompt, messages, token_ids,
                 Sampling(*sampling), urgency, delivered, fingerprint, labels, traceparent, tenant,
                 structured, adapter, deaths, call, metadata, after_items, after_parts, untaken,
+                ready,
             )  # fmt: skip
     request: Request = _generic_request(array, offset)
     return request

@@ -81,6 +81,7 @@ class Request:
         after_parts: And how many parts those were.
         untaken: Bytes of them that the client has not taken: the continuation's window is so much
             smaller until it has.
+        ready: Whether the gateway takes tokens with the client's message ready: see `token.py`.
     """
 
     id: str
@@ -106,3 +107,4 @@ class Request:
     after_items: int = 0
     after_parts: int = 0
     untaken: int = 0
+    ready: bool = False

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.items import Items
-from gateway.ports import Summary, TextOnly
+from gateway.ports import Forward, Summary, TextOnly
 from gateway.session import Session
+from millstream.v1 import inference_pb2 as pb
 from shared import wire
 from shared.errors import MillstreamError
 from tests.simulator.calls import Call
@@ -57,6 +58,8 @@ class Client(ABC):
     @abstractmethod
     def got(self) -> int:
         """How many tokens or items it has."""
+
+    forward: Forward | None = None
 
     @abstractmethod
     def wrong(self) -> str:
@@ -155,6 +158,11 @@ class TextClient(TextOnly, Client):
         if text != "".join(f" {token}" for token in ids):
             self.breaks.append(f"text {text!r} for {list(ids)}")
         self.tokens.extend(ids)
+
+    def forward(self, message: bytes) -> None:
+        """A token whose message a worker made."""
+        delta = pb.GenerateResponse.FromString(message).delta
+        self.delta(delta.index, delta.token_ids, delta.text, delta.choice, delta.attempt, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,9 @@ class Gateway(Member):
                 self.router.on_disconnect(*frame)
         elif subject.startswith("ms.rep."):
             assert isinstance(frame, bytes)
-            self._on_reply(subject.rsplit(".", 1)[1], wire.decode(frame))
+            request_id = subject.rsplit(".", 1)[1]
+            if not (wire.is_token(frame) and self.router.on_token(request_id, frame)):
+                self._on_reply(request_id, wire.decode(frame))
         elif isinstance(frame, wire.Heartbeat):
             self.router.on_heartbeat(frame)
         elif isinstance(frame, wire.Announce):

@@ -146,7 +146,7 @@ class Schedule:
             id=request_id, attempt=0, gateway=gateway.name, request_id=name, model=MODEL,
             prompt=None, messages=None, token_ids=prompt if generates else None,
             sampling=wire.Sampling(max_tokens=ask.tokens), urgency=ask.urgency,
-            call=None if generates else call.encode(),
+            call=None if generates else call.encode(), ready=generates and number % 2 == 0,
         )  # fmt: skip
         gateway.receive(self._open, gateway, client, request, ask)
 

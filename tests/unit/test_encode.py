@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway import encode
 from millstream.v1 import inference_pb2 as pb
+from shared.wire.delta import encode_delta
 
 pytestmark = pytest.mark.unit
 
@@ -27,11 +27,11 @@ def test_it_writes_the_bytes_that_protobuf_writes(
     message = pb.GenerateResponse(
         delta=pb.Delta(index=index, text=text, token_ids=ids, choice=choice, attempt=attempt)
     )
-    encoded = encode.delta(index, tuple(ids), text, choice, attempt)
+    encoded = encode_delta(index, tuple(ids), text, choice, attempt)
     assert encoded == message.SerializeToString()
     assert pb.GenerateResponse.FromString(encoded) == message
 
 
 def test_half_a_character_is_refused_as_protobuf_refuses_it() -> None:
     with pytest.raises(UnicodeEncodeError):
-        encode.delta(0, (1,), "\ud800", 0, 0)
+        encode_delta(0, (1,), "\ud800", 0, 0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.items import TELL_AFTER, Items
 from gateway.ports import Summary
+from gateway.typed.outlet import ItemsOnly
 from shared import wire
 from shared.errors import MillstreamError
 from workers.parts import PartsPublisher
@@ -17,7 +18,7 @@ from workers.parts import PartsPublisher
 BIG = wire.PART_MOST * 2 + 17
 
 
-class Out:
+class Out(ItemsOnly):
     """Writes down the items it gets."""
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ def answer(out: Out, asked: list[tuple[int, int, bool]] | None = None) -> Items:
         if asked is not None:
             asked.append((choice, index, begun))
 
-    return Items(out.items, ask, lambda _event: None)
+    return Items(out, ask, lambda _event: None)
 
 
 def frames(data: list[bytes]) -> list[wire.Parts]:

@@ -32,6 +32,26 @@ def test_tokens_given_together_travel_together() -> None:
     assert publisher.flush() == []
 
 
+def test_a_token_alone_comes_ready_where_the_gateway_takes_it() -> None:
+    publisher = Publisher(0, 7, (0, 0), ready=True)
+    frames = [publisher.say(0, [token], f" {token}", [2], None) for token in (5, 6)]
+    assert [wire.is_token(frame) for frame in frames] == [False, True], "the first is a chunk"
+    add(publisher, 8)
+    add(publisher, 9, choice=1)
+    frames = publisher.flush()
+    assert [wire.is_token(frame) for frame in frames] == [True, False]
+    for frame in (
+        publisher.say(0, [1, 2], "ab", [1, 2], None),
+        publisher.say(0, [1], "a", [1], [(0.0, ())]),
+        publisher.say(0, [1 << 32], "a", [1], None),
+        Publisher(1, 7, (4,), ready=True).say(0, [1], "a", [1], None),
+        Publisher(0, 7, (4,)).say(0, [1], "a", [1], None),
+    ):
+        assert not wire.is_token(frame)
+    (again,) = chunks(publisher.resend(0, 1)[:1])
+    assert (again.index, again.token_ids[:2]) == (1, (6, 8))
+
+
 def test_what_is_acknowledged_is_forgotten() -> None:
     publisher = Publisher(0, 7, (0, 0))
     add(publisher, 0)

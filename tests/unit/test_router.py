@@ -33,6 +33,12 @@ class Out(TextOnly):
 
     def __init__(self) -> None:
         self.end: Summary | MillstreamError | None = None
+        self.messages: list[bytes] = []
+        self.on_message: Callable[[], None] = lambda: None
+
+    def forward(self, message: bytes) -> None:
+        self.messages.append(message)
+        self.on_message()
 
     def started(self, worker: str) -> None:
         pass
@@ -147,6 +153,34 @@ class Case:
         self.router.on_worker(wire.Digest(worker, seq, entries))
         (reply,) = [frame for _, frame in self.told if isinstance(frame, wire.DigestReply)]
         return reply
+
+
+def test_a_token_whose_message_is_ready_is_forwarded_to_its_client() -> None:
+    case = Case("a")
+    session, out = case.open(ready=True)
+    case.claim("R", "a")
+    frame = wire.encode_token(case.exec_of("a"), 1, 5, "x")
+    assert frame is not None
+    assert not case.router.on_token("R", frame), "nothing came before it"
+    case.begin("R", "a")
+    assert case.router.on_token("R", frame)
+    assert out.messages == [frame[wire.TOKEN_HEAD :]]
+    assert session.answer.frontiers == (2,)
+    assert not case.router.on_token("other", frame)
+
+
+def test_a_client_that_cannot_take_a_token_is_through() -> None:
+    case = Case("a")
+    session, out = case.open(ready=True)
+    out.on_message = lambda: session.fail(Overloaded("slow"))
+    case.claim("R", "a")
+    case.begin("R", "a")
+    frame = wire.encode_token(case.exec_of("a"), 1, 5, "x")
+    assert frame is not None
+    assert case.router.on_token("R", frame)
+    assert isinstance(out.end, Overloaded)
+    assert not case.router.sessions
+    assert not case.router.on_token("R", frame)
 
 
 def test_a_request_ends_and_leaves_nothing() -> None:

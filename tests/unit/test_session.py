@@ -14,6 +14,7 @@ from gateway.answer import GAP_LIMIT
 from gateway.lane import EARLY_MOST
 from gateway.ports import Summary, TextOnly
 from gateway.session import PUBLISH_LIMIT, Session, State
+from millstream.v1 import inference_pb2 as pb
 from shared import wire
 from shared.errors import EngineError, MillstreamError, Overloaded, RequestTooLarge, Unavailable
 
@@ -63,6 +64,7 @@ class Out(TextOnly):
         self.text = ""
         self.ends: list[Summary | MillstreamError] = []
         self.starts = 0
+        self.forwarded = 0
 
     def started(self, worker: str) -> None:
         self.starts += 1
@@ -81,6 +83,12 @@ class Out(TextOnly):
         assert index == len(self.tokens)
         self.tokens.extend(ids)
         self.text += text
+
+    def forward(self, message: bytes) -> None:
+        """A token that needed no chunk."""
+        delta = pb.GenerateResponse.FromString(message).delta
+        self.forwarded += 1
+        self.delta(delta.index, delta.token_ids, delta.text, delta.choice, delta.attempt, None)
 
     def finished(self, summary: Summary) -> None:
         self.ends.append(summary)
@@ -123,6 +131,15 @@ class Case:
             ends.append(ends[-1] + len(f" {token}"))
         frame = wire.Chunk(0, exec_, index, ids, text, None if count == 1 else tuple(ends[1:]))
         self.session.chunk(frame, now)
+
+    def token(self, index: int, exec_: int = EXEC, now: float = 0.0) -> bool:
+        """A token whose message is ready, as the router hands it on; whether it was forwarded."""
+        data = wire.encode_token(exec_, index, index, f" {index}")
+        assert data is not None
+        if self.session.token(exec_, index, index, data[wire.TOKEN_HEAD :]):
+            return True
+        self.chunk(index, 1, exec_, now)
+        return False
 
     def done(self, total: int, exec_: int = EXEC, now: float = 0.0) -> None:
         self.session.done(wire.Done(0, exec_, (total,), ("length",), total), now)
@@ -374,6 +391,40 @@ def test_a_malformed_chunk_is_counted(frame: wire.Chunk) -> None:
     assert case.out.tokens == []
 
 
+def test_a_token_is_forwarded_where_nothing_else_is_to_be_done() -> None:
+    case = Case().bound()
+    assert not case.token(0), "the first one's time is noted"
+    assert case.token(1)
+    assert not case.token(1), "it was there already"
+    assert not case.token(3), "the one before is missing"
+    assert not case.token(2), "one waits for it"
+    assert case.token(4)
+    assert not case.token(5, exec_=OTHER), "who may not speak"
+    case.done(6)
+    assert not case.token(5), "the end waits for it"
+    assert case.out.tokens == list(range(6))
+    assert case.out.forwarded == 2
+    assert not case.token(6)
+    assert isinstance(case.out.ends[0], Summary)
+
+
+def test_nothing_is_forwarded_before_the_prompt_is_known() -> None:
+    case = Case()
+    case.session.published(0, 1, 0.0)
+    case.claim(0, EXEC)
+    assert not case.token(0)
+    assert not case.token(1)
+    assert case.out.tokens == []
+
+
+def test_what_was_forwarded_is_not_generated_again() -> None:
+    case = Case().bound()
+    for index in range(4):
+        case.token(index)
+    case.session.fail_over(1.0, "silent", final=True)
+    assert case.port.published[-1].delivered == ((0, 1, 2, 3),)
+
+
 def test_what_waits_is_bounded() -> None:
     case = Case().bound()
     for index in range(1, EARLY_MOST * 2):
@@ -394,7 +445,10 @@ def test_any_order_any_grouping_any_repetition(data: st.DataObject) -> None:
     for place, (start, length) in enumerate(spans):
         if place == done_at:
             case.done(total)
-        case.chunk(start, min(length, total - start))
+        if length == 1 and data.draw(st.booleans()):
+            case.token(start)
+        else:
+            case.chunk(start, min(length, total - start))
         assert case.out.tokens == list(range(len(case.out.tokens)))
         if case.out.ends:
             break

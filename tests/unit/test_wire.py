@@ -65,8 +65,8 @@ GOLDEN: dict[str, tuple[wire.Frame, str]] = {
     "cancel_answer": (wire.CancelAnswer("g", True), "94011fa167c3"),
     "request": (
         wire.Request("R", 0, "g", "n", "m", "hi", None, None, wire.Sampling(max_tokens=3)),
-        "dc00190128a15200a167a16ea16da26869c0c09d03c0c0c0c090c0cb0000000000000000cb"
-        "0000000000000000cb3ff0000000000000c0c2010290a090a0a0c0a000c090000000",
+        "dc001a0128a15200a167a16ea16da26869c0c09d03c0c0c0c090c0cb0000000000000000cb"
+        "0000000000000000cb3ff0000000000000c0c2010290a090a0a0c0a000c090000000c2",
     ),
 }
 """What crosses the wire today. A change here breaks clusters that run two versions at once."""

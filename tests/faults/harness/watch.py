@@ -44,6 +44,12 @@ class Watch:
             beat.running for name, beat in self.beats.items() if self.beat_times[name] > horizon
         )
 
+    def idle(self, since: float) -> bool:
+        """Whether every worker has said after that moment (monotonic) that it runs nothing."""
+        return not any(beat.running for beat in self.beats.values()) and all(
+            moment > since for moment in self.beat_times.values()
+        )
+
     def done(self, tokens: int) -> bool:
         """Whether the workers have published more than so many tokens, and run nothing.
 

@@ -1,14 +1,25 @@
 """`Delta` messages as bytes without protobuf's objects: one is sent per token.
 
-Building and serializing two message objects costs three times as much as joining the few fields by
-hand. The bytes are those that protobuf makes (fields in the order of their numbers, zero values
-left out), which a test holds for any content; whatever is rare (log probabilities) is left to
-protobuf itself, in the outlet.
+Building and serializing two message objects costs three times as much as putting the few fields
+together by hand. The bytes are those that protobuf makes (fields in the order of their numbers,
+zero values left out), which a test holds for any content; whatever is rare (log probabilities) is
+left to protobuf itself, in the gateway's outlet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+_SHORT = 64
+"""Bytes of text below which all lengths of a message of one token are varints of one byte."""
+
+_KNOWN = (
+    *[bytes((number,)) for number in range(1 << 7)],
+    *[bytes((number & 0x7F | 0x80, number >> 7)) for number in range(1 << 7, 1 << 14)],
+)
+"""All varints of one and two bytes: most lengths, indices and many ids."""
+
+_LIMIT = len(_KNOWN)
 
 
 def _varint(number: int) -> bytes:
@@ -21,20 +32,6 @@ def _varint(number: int) -> bytes:
     return bytes(parts)
 
 
-_KNOWN = tuple([_varint(number) for number in range(1 << 14)])
-"""All varints of one and two bytes: most lengths, indices and many ids."""
-
-_LIMIT = len(_KNOWN)
-
-_SHORT = 1 << 12
-"""Bytes of text with which a message of one token still has a known length."""
-
-_INDEX = (b"", *[b"\x08" + number for number in _KNOWN[1:]])
-_TEXT = (b"", *[b"\x12" + number for number in _KNOWN[1:_SHORT]])
-_ID = tuple([b"\x1a" + _KNOWN[len(number)] + number for number in _KNOWN])
-"""The fields `index`, the head of `text` and `token_ids` of a single one, by their small values."""
-
-
 def _long(number: int) -> bytes:
     """The varint of a number that is not known; ids below 2^21 are the usual ones."""
     if number < 1 << 21:
@@ -42,13 +39,7 @@ def _long(number: int) -> bytes:
     return _varint(number)
 
 
-def _single(token: int) -> bytes:
-    """The field `token_ids` of one large id."""
-    packed = _long(token)
-    return b"\x1a%c%b" % (len(packed), packed)
-
-
-def delta(index: int, ids: Sequence[int], text: str, choice: int, attempt: int) -> bytes:
+def encode_delta(index: int, ids: Sequence[int], text: str, choice: int, attempt: int) -> bytes:
     """Encode `GenerateResponse(delta=Delta(...))` without log probabilities.
 
     Args:
@@ -62,13 +53,25 @@ def delta(index: int, ids: Sequence[int], text: str, choice: int, attempt: int) 
         UnicodeEncodeError: The text holds a lone surrogate.
     """
     data = text.encode()
+    if len(ids) == 1 and not (choice or attempt):
+        return encode_one(index, ids[0], data)
+    return _encode(index, ids, data, choice, attempt)
+
+
+def encode_one(index: int, token: int, data: bytes) -> bytes:
+    """Encode one token of a first attempt's first choice; `data` is its text as UTF-8."""
     size = len(data)
-    if len(ids) == 1 and index < _LIMIT and size < _SHORT and not (choice or attempt):
-        # A token of a paced stream.
-        token = _ID[ids[0]] if ids[0] < _LIMIT else _single(ids[0])
-        body = b"".join((_INDEX[index], _TEXT[size], data, token))
-        return b"".join((b"\x12", _KNOWN[len(body)], body))
+    if not (0 < index < _LIMIT and 0 < size < _SHORT):
+        return _encode(index, (token,), data, 0, 0)
+    place = _KNOWN[index]
+    id_ = _KNOWN[token] if token < _LIMIT else _long(token)
+    of_body = 5 + len(place) + size + len(id_)
+    return b"\x12%c\x08%b\x12%c%b\x1a%c%b" % (of_body, place, size, data, len(id_), id_)
+
+
+def _encode(index: int, ids: Sequence[int], data: bytes, choice: int, attempt: int) -> bytes:
     known = _KNOWN
+    size = len(data)
     body = b""
     if index:
         body = b"\x08" + (known[index] if index < _LIMIT else _long(index))
