@@ -65,14 +65,14 @@ class Host:
 
     async def serve(self) -> int:
         """Load, serve until told to stop, drain; returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopping.set)
         try:
-            self._measure()
+            self._measure()  # Who can see it may stop it in order.
         except OSError as error:
             port = self._settings.metrics_port
             log.error("cannot_listen", port=port, reason=str(error))
             return EXIT_PORT
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stopping.set)
         keeping = self._loop.create_task(self._keep_time())
         keeping.add_done_callback(lambda _: self._stopping.set())  # It ends by an error only.
         try:

@@ -7,7 +7,7 @@ log probabilities and not the first. What it says is a `Chunk`: `decode` gives t
 cannot pass the message on, and from the chunk the gateway makes the same message.
 
 The frame: `FIRST`, a byte that begins no array of msgpack, the exec (uint64), the index and the
-token's id (uint32), the bytes of its text (uint16), little-endian; then a `GenerateResponse`.
+token's id (uint32), the bytes of its text (uint16), big-endian; then a `GenerateResponse`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shared.wire.delta import encode_one
 from shared.wire.generic import WireError
 
 FIRST = b"\1"
-_HEAD = struct.Struct("<BQIIH")
+_HEAD = struct.Struct(">BQIIH")
 TOKEN_HEAD = _HEAD.size
 """Bytes before the message."""
 

@@ -122,7 +122,9 @@ def lives(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
         os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat").read_text()
     except ProcessLookupError:
         return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:  # It has just gone, where there is a /proc.
+        return not Path("/proc/self").exists()
+    return status.rsplit(")", 1)[1].split()[0] != "Z"

@@ -39,14 +39,14 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 async def test_eight_slow_calls_at_once_meet_in_one_batch(target: str) -> None:
-    async with Client(target) as client:
-        best = 10.0
-        for _ in range(6):  # It learns from the first ones that a burst is worth 5 ms.
+    async with Client(target) as client, asyncio.timeout(30):
+        sizes: list[int] = []
+        while sizes != [8] * 8:
+            # It learns from the first ones that a burst is worth 5 ms. Where others use the
+            # machine too, eight calls often take longer than that to arrive.
             began = time.monotonic()
             sizes = await asyncio.gather(*(client.predict("slow", x=n) for n in range(8)))
-            if sizes == [8] * 8:
-                best = min(best, time.monotonic() - began)
-        assert best < 0.6
+        assert time.monotonic() - began < 0.6
 
 
 async def test_a_bad_item_fails_alone(target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,9 @@ async def test_why_a_model_failed_stays_to_be_seen(tmp_path: Path) -> None:
         assert worker.process is not None
         assert worker.process.returncode == EXIT_MODEL
         client = cluster.client()
-        model = await only(client)
-        assert model is not None
+        async with asyncio.timeout(10):
+            while (model := await only(client)) is None or model.state == "loading":
+                pass  # The worker's last words are on their way.
         assert (model.name, model.state, model.workers) == ("mine", "failed", 0)
         assert "there is no directory /no/such/place" in model.reason
         with pytest.raises(Unavailable, match="could not be loaded: there is no directory"):

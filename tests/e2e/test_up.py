@@ -29,6 +29,7 @@ def serves(stack: RunningStack) -> bool:
     return done.returncode == 0 and done.stdout == " 0 1\n"
 
 
+@pytest.mark.alone
 def test_it_is_ready_in_time_and_answers(tmp_path: Path) -> None:
     began = time.monotonic()
     with RunningStack(tmp_path / "data") as stack:

@@ -113,7 +113,9 @@ async def test_what_waits_is_told_where_keda_looks_and_what_runs_is_not(tmp_path
         await ensure_consumers(bus, MODEL)
         for _ in range(3):
             await bus.client.jetstream().publish(subjects.request(MODEL, 2), b"x")
-        assert await counted(monitor) == [0, 0, 3, 0]
+        async with asyncio.timeout(5):
+            while await counted(monitor) != [0, 0, 3, 0]:  # Consumers count after the answer.
+                pass
         following = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STREAM}.{subjects.consumer(MODEL, 2)}"
         taken = await bus.client.request(following, b'{"batch":1}', timeout=5, old_style=True)
         assert await counted(monitor) == [0, 0, 3, 0]

@@ -18,7 +18,7 @@ import pytest
 
 from shared.exits import EXIT_OK, EXIT_PORT, EXIT_SETTINGS
 from tests.eventually import eventually
-from tests.integration.processes import ROOT, Parts
+from tests.integration.processes import ROOT, START_LIMIT, Parts
 
 NOBODY = {"MILLSTREAM_NATS": "nats://127.0.0.1:9", "MILLSTREAM_LOG_FORMAT": "json"}
 """No NATS: a port that is taken is found without it."""
@@ -111,7 +111,7 @@ def test_a_worker_is_measured_before_its_model_is_loaded(tmp_path: Path) -> None
 
     with Parts(tmp_path, NOBODY) as parts:
         parts.spawn("one", "workers", ["--engine", "sim", "--metrics-port", str(port)])
-        text = eventually(scrape, "the worker's metrics are served")
+        text = eventually(scrape, "the worker's metrics are served", START_LIMIT)
         assert 'millstream_worker_state{model="sim",state="loading"} 1.0' in text
         assert 'millstream_worker_info{model="sim",worker="' in text
         os.kill(parts.pid("one"), signal.SIGTERM)

@@ -26,10 +26,15 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
 def children(pid: int) -> list[int]:
     """The gateways below a parent, without multiprocessing's own helper."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    spawned = [int(child) for child in listed]
-    return [
-        child for child in spawned if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    return [child for child in map(int, listed) if b"spawn_main" in command(child)]
+
+
+def command(pid: int) -> bytes:
+    """What a process was started with; nothing of one that has gone since it was listed."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 async def answers(target: str, connections: int) -> int:

@@ -226,6 +226,7 @@ async def test_a_client_that_answers_pings_is_kept() -> None:
     probe = Probe()
     async with serving(probe, limits=SNAPPY) as (server, port), Peer.connected(port) as peer:
         call = peer.call("/test.Probe/Hold")
+        await eventually(lambda: probe.held == 1)
         (connection,) = server._state.connections
         for _ in range(5):
             heard = connection._heard_at

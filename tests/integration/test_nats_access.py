@@ -16,7 +16,7 @@ from millstream import Client, SyncClient
 from shared import subjects
 from tests.eventually import eventually
 from tests.integration.certificates import Authority
-from tests.integration.processes import Parts
+from tests.integration.processes import START_LIMIT, Parts
 from tests.integration.secure_nats import ROLES, SecureNats
 
 TEXT = "".join(f" {k}" for k in range(300))
@@ -210,4 +210,6 @@ async def moved(target: str, pids: dict[str, int]) -> None:
 def test_a_process_without_rights_says_so(server: SecureNats, tmp_path: Path) -> None:
     with Parts(tmp_path, {**server.settings("worker"), "MILLSTREAM_NATS_NKEY": ""}) as parts:
         parts.spawn("gateway", "gateway", ["--grpc-port", "0"])
-        eventually(lambda: "uthorization" in parts.log("gateway"), "it says what is wrong", 10.0)
+        eventually(
+            lambda: "uthorization" in parts.log("gateway"), "it says what is wrong", START_LIMIT
+        )

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 UINT32 = st.integers(0, 2**32 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-GOLDEN = "0107000000000000000500000009000000020012" + "09080512022039" + "1a0109"
+GOLDEN = "01000000000000000700000005000000090002" + "1209080512022039" + "1a0109"
 
 
 class Sent:
@@ -79,7 +79,7 @@ def test_a_frame_that_was_cut_or_says_two_things_is_refused() -> None:
     for size in range(1, len(frame)):
         with pytest.raises(wire.WireError, match="token"):
             wire.decode(frame[:size])
-    for place in (13, 17, len(frame) - 1):  # The id, the text's size, the message's id.
+    for place in (16, 18, len(frame) - 1):  # The id, the text's size, the message's id.
         broken = bytearray(frame)
         broken[place] += 1
         with pytest.raises(wire.WireError, match="not its own"):
