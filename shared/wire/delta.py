@@ -61,12 +61,12 @@ def encode_delta(index: int, ids: Sequence[int], text: str, choice: int, attempt
 def encode_one(index: int, token: int, data: bytes) -> bytes:
     """Encode one token of a first attempt's first choice; `data` is its text as UTF-8."""
     size = len(data)
-    if not (0 < index < _LIMIT and 0 < size < _SHORT):
+    if index >= _LIMIT or not 0 < size < _SHORT:
         return _encode(index, (token,), data, 0, 0)
-    place = _KNOWN[index]
+    place = b"\x08" + _KNOWN[index] if index else b""
     id_ = _KNOWN[token] if token < _LIMIT else _long(token)
-    of_body = 5 + len(place) + size + len(id_)
-    return b"\x12%c\x08%b\x12%c%b\x1a%c%b" % (of_body, place, size, data, len(id_), id_)
+    of_body = len(place) + 4 + size + len(id_)
+    return b"\x12%c%b\x12%c%b\x1a%c%b" % (of_body, place, size, data, len(id_), id_)
 
 
 def _encode(index: int, ids: Sequence[int], data: bytes, choice: int, attempt: int) -> bytes:
