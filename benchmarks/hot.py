@@ -60,7 +60,7 @@ FUNCTIONS = {
     "wire.encode_chunk": _encode_chunk,
     "wire.encode_token": _encode_token,
     "session.chunk": _session,
-    "encode.delta": _delta,
+    "wire.encode_delta": _delta,
 }
 LOADS = {**inside.LOADS, **inside_worker.LOADS}
 

@@ -150,7 +150,7 @@ class Link:
     # ---- what arrives ---------------------------------------------------------------------------
 
     def _on_reply(self, subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
-        request_id = subject[self._prefix_length :].decode()
+        request_id = subject[self._prefix_length :].decode(errors="replace")
         if wire.is_token(data) and self.router.on_token(request_id, data):
             return
         frame = self._frames.read(subject, data)

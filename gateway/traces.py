@@ -69,7 +69,7 @@ class TracedOutlet:
 
     @property
     def forward(self) -> Forward | None:
-        """The outlet's, noted like `delta`."""
+        """The outlet's, noted like `delta`; not kept, since it would hold what holds it."""
         return None if self._forward is None else self._on_message
 
     def _on_message(self, message: bytes) -> None:

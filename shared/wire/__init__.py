@@ -20,8 +20,9 @@ whose meaning changes gets a new tag.
 
 `tags.py` numbers them; `codec.py`, which alone knows msgpack, encodes and decodes: by what
 `generic.py` makes of the dataclasses' annotations, and where that is too slow by `fast.py`.
-`token.py` has a chunk of one token that is no array, and `delta.py` the client's message in it.
-`envelope.py` has the headers around a queued request, from which alone its message can be claimed.
+`token.py` has a chunk of one token that is no array (its first byte is its version), and `delta.py`
+the client's message in it. `envelope.py` has the headers around a queued request, from which alone
+its message can be claimed.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """A chunk of one token with its message to the client ready: what a paced stream sends.
 
 A gateway that gets one looks at three numbers and passes the rest on; of any other chunk it makes
-an object, and of that the message, a fifth of what a paced token costs it. There is one only where
+an object, and of that the message, a fifth of its instructions a token. There is one only where
 the request asks for it (`Request.ready`), of one token of a first attempt's first choice, without
 log probabilities and not the first. What it says is a `Chunk`: `decode` gives that to whoever
 cannot pass the message on, and from the chunk the gateway makes the same message.
 
 The frame: `FIRST`, a byte that begins no array of msgpack, the exec (uint64), the index and the
-token's id (uint32), the bytes of its text (uint16), big-endian; then a `GenerateResponse`.
+token's id (uint32), the bytes of its text (uint16), big-endian; then a `GenerateResponse`. That is
+part of the format: where a message of the same numbers changes, `FIRST` and what a request asks for
+change too.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def encode_token(exec_: int, index: int, token: int, text: str) -> bytes | None:
     """
     data = text.encode()
     try:
-        head = _HEAD.pack(1, exec_, index, token, len(data))
+        head = _HEAD.pack(FIRST[0], exec_, index, token, len(data))
     except struct.error:
         return None
     return head + encode_one(index, token, data)

@@ -78,6 +78,34 @@ def _no_fencing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "chunk", chunk)
 
 
+def _no_fencing_of_tokens(patch: pytest.MonkeyPatch) -> None:
+    def token(self: Session, _exec: int, index: int, token: int, message: bytes) -> bool:
+        return self.state is State.BOUND and self.answer.on_token(index, token, message)
+
+    patch.setattr(Session, "token", token)
+
+
+def _tokens_in_any_order(patch: pytest.MonkeyPatch) -> None:
+    on_token = Answer.on_token
+
+    def next_one(self: Answer, _index: int, token: int, message: bytes) -> bool:
+        return on_token(self, self.lanes[0].frontier, token, message)
+
+    patch.setattr(Answer, "on_token", next_one)
+
+
+def _forwarded_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    on_token = Answer.on_token
+
+    def forgetting(self: Answer, index: int, token: int, message: bytes) -> bool:
+        forwarded = on_token(self, index, token, message)
+        if forwarded:
+            self.lanes[0].delivered[-1] = 0
+        return forwarded
+
+    patch.setattr(Answer, "on_token", forgetting)
+
+
 def _no_freezing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Answer, "freeze", lambda _self: None)
 
@@ -190,6 +218,9 @@ def _once_more(patch: pytest.MonkeyPatch) -> None:
 
 BROKEN: dict[str, Break] = {
     "any exec may speak": _no_fencing,
+    "any exec may have its tokens forwarded": _no_fencing_of_tokens,
+    "a token is forwarded whichever is next": _tokens_in_any_order,
+    "what was forwarded is not told to a continuation": _forwarded_is_forgotten,
     "what came early outlives its exec": _no_freezing,
     "a continuation is not told what was delivered": _no_delivered_tokens,
     "what was delivered is not sliced off": _no_slicing,
