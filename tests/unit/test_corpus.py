@@ -53,11 +53,10 @@ def test_the_vocabulary_is_varied() -> None:
 
 
 def test_every_plot_and_every_kind_of_question_is_told() -> None:
-    told = " ".join(story.text for story in STORIES)
     for plot in PLOTS:
         openings = [re.escape(beat) for beat in plot.beats[-1] if beat]
         pattern = "|".join(re.sub(r"\\\{.*?\\\}", ".+?", opening) for opening in openings)
-        assert re.search(pattern, told), plot.name
+        assert any(re.search(pattern, story.text) for story in STORIES), plot.name
     assert all(kind(Random(1)) for kind in questions.KINDS)
 
 
