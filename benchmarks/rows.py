@@ -212,7 +212,8 @@ def _repeat(
     quick: bool,
 ) -> None:
     for system in systems:
-        measure(client, system, scenario.quick)  # Warms it up.
+        if not quick:
+            measure(client, system, scenario.quick)  # Warms it up.
     for _ in range(repetitions):
         for system in systems:
             sample = measure(client, system, scenario.quick if quick else scenario.load)
