@@ -150,7 +150,7 @@ class Inside:
         before = self._server.calls_open
         said = b""
         for one in await self.begin(count):
-            said += self.said(one, wire.encode_chunk(0, one[1], 0, [300], " 300", None, 0, None))
+            said += self.said(one, _token(one[1], 0))
             said += self.said(one, wire.encode(wire.Done(0, one[1], (1,), ("length",), 1)))
         await self.deliver(said)
         answer = self._socket.take()

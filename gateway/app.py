@@ -46,9 +46,9 @@ log = structlog.get_logger(__name__)
 SERVICES = ("millstream.v1.Inference", "inference.GRPCInferenceService")
 MODEL_PREFIX = "models/"
 START_LIMIT = 2.0
+"""Seconds that a start waits for NATS and the workers before it listens without them."""
 TOLD_TWICE = 0.5
 """Seconds within which a second signal is the first once more."""
-"""Seconds that a start waits for NATS and the workers before it listens without them."""
 
 
 class App:

@@ -132,9 +132,7 @@ class Publisher:
         for choice, lane in enumerate(self.lanes):
             if lane.unsent:
                 for piece in lane.unsent:
-                    chunk = self._encode(
-                        choice, piece.index, piece.ids, piece.text, piece.ends, piece.logprobs
-                    )
+                    chunk = self._encode_piece(choice, piece)
                     lane.said.append((piece.stop, chunk))
                     frames.append(chunk)
                 lane.unsent.clear()
@@ -146,10 +144,7 @@ class Publisher:
         if not 0 <= choice < len(self.lanes):
             return []
         again = [chunk for stop, chunk in self.lanes[choice].said if stop > index]
-        return [
-            self._encode(choice, piece.index, piece.ids, piece.text, piece.ends, piece.logprobs)
-            for piece in _joined(again)
-        ]
+        return [self._encode_piece(choice, piece) for piece in _joined(again)]
 
     def acknowledge(self, frontiers: Sequence[int]) -> int:
         """Forget what the gateway has; returns how many tokens that were."""
@@ -162,6 +157,9 @@ class Publisher:
                 lane.kept_from = kept_from
                 del lane.said[:had]
         return freed
+
+    def _encode_piece(self, choice: int, piece: Piece) -> bytes:
+        return self._encode(choice, piece.index, piece.ids, piece.text, piece.ends, piece.logprobs)
 
     def _encode(
         self, choice: int, index: int, ids: list[int], text: str, ends: list[int],

@@ -10,33 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shared.varint import KNOWN, LIMIT, varint
+
 _SHORT = 64
 """Bytes of text below which all lengths of a message of one token are varints of one byte."""
-
-_KNOWN = (
-    *[bytes((number,)) for number in range(1 << 7)],
-    *[bytes((number & 0x7F | 0x80, number >> 7)) for number in range(1 << 7, 1 << 14)],
-)
-"""All varints of one and two bytes: most lengths, indices and many ids."""
-
-_LIMIT = len(_KNOWN)
-
-
-def _varint(number: int) -> bytes:
-    """A number as protobuf writes it: seven bits a byte, the least first."""
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
-
-
-def _long(number: int) -> bytes:
-    """The varint of a number that is not known; ids below 2^21 are the usual ones."""
-    if number < 1 << 21:
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
-    return _varint(number)
 
 
 def encode_delta(index: int, ids: Sequence[int], text: str, choice: int, attempt: int) -> bytes:
@@ -61,29 +38,29 @@ def encode_delta(index: int, ids: Sequence[int], text: str, choice: int, attempt
 def encode_one(index: int, token: int, data: bytes) -> bytes:
     """Encode one token of a first attempt's first choice; `data` is its text as UTF-8."""
     size = len(data)
-    if index >= _LIMIT or not 0 < size < _SHORT:
+    if index >= LIMIT or not 0 < size < _SHORT:
         return _encode(index, (token,), data, 0, 0)
-    place = b"\x08" + _KNOWN[index] if index else b""
-    id_ = _KNOWN[token] if token < _LIMIT else _long(token)
+    place = b"\x08" + KNOWN[index] if index else b""
+    id_ = KNOWN[token] if token < LIMIT else varint(token)
     of_body = len(place) + 4 + size + len(id_)
     return b"\x12%c%b\x12%c%b\x1a%c%b" % (of_body, place, size, data, len(id_), id_)
 
 
 def _encode(index: int, ids: Sequence[int], data: bytes, choice: int, attempt: int) -> bytes:
-    known = _KNOWN
+    known = KNOWN
     size = len(data)
     body = b""
     if index:
-        body = b"\x08" + (known[index] if index < _LIMIT else _long(index))
+        body = b"\x08" + (known[index] if index < LIMIT else varint(index))
     if data:
-        body += b"\x12%b%b" % (known[size] if size < _LIMIT else _long(size), data)
+        body += b"\x12%b%b" % (known[size] if size < LIMIT else varint(size), data)
     if ids:
-        packed = b"".join([known[n] if n < _LIMIT else _long(n) for n in ids])
+        packed = b"".join([known[n] if n < LIMIT else varint(n) for n in ids])
         size = len(packed)
-        body += b"\x1a%b%b" % (known[size] if size < _LIMIT else _long(size), packed)
+        body += b"\x1a%b%b" % (known[size] if size < LIMIT else varint(size), packed)
     if choice:
-        body += b"\x28" + _varint(choice)
+        body += b"\x28" + varint(choice)
     if attempt:
-        body += b"\x30" + _varint(attempt)
+        body += b"\x30" + varint(attempt)
     size = len(body)
-    return b"\x12%b%b" % (known[size] if size < _LIMIT else _long(size), body)
+    return b"\x12%b%b" % (known[size] if size < LIMIT else varint(size), body)

@@ -7,6 +7,8 @@ a test holds that for any content.
 
 from __future__ import annotations
 
+from shared.varint import KNOWN, LIMIT, varint
+
 
 def response(result: str | bytes, index: int) -> bytes:
     """Encode a response.
@@ -20,22 +22,7 @@ def response(result: str | bytes, index: int) -> bytes:
     """
     data = result.encode() if isinstance(result, str) else result
     size = len(data)
-    body = b"\x0a%b%b" % (_KNOWN[size] if size < _LIMIT else _varint(size), data)
+    body = b"\x0a%b%b" % (KNOWN[size] if size < LIMIT else varint(size), data)
     if not index:
         return body
-    return b"%b\x10%b" % (body, _KNOWN[index] if index < _LIMIT else _varint(index))
-
-
-def _varint(number: int) -> bytes:
-    """A number as protobuf writes it: seven bits a byte, the least first."""
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
-
-
-_LIMIT = 1 << 14
-_KNOWN = tuple([_varint(number) for number in range(_LIMIT)])
-"""All varints of one and two bytes: most lengths, and the first indices."""
+    return b"%b\x10%b" % (body, KNOWN[index] if index < LIMIT else varint(index))
