@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 
+from nats.errors import Error as NatsError
+
 from shared import subjects, wire
 from shared.bus import Bus, BusOptions
 
 QUIET_LIMIT = 15.0
+ANSWER_LIMIT = 1.0
+"""Seconds of waiting for one answer: a request whose connection went gets none."""
+AGAIN = 0.1
 
 
 class Watch:
@@ -62,9 +67,20 @@ class Watch:
         )
 
     async def queued(self) -> int:
-        """Messages in the streams."""
+        """Messages in the streams, asked until there is an answer.
+
+        A server that was just hurt may not have this connection back yet, nor its streams.
+        """
+        async with asyncio.timeout(QUIET_LIMIT):
+            while True:
+                try:
+                    return await self._count_queued()
+                except NatsError:
+                    await asyncio.sleep(AGAIN)
+
+    async def _count_queued(self) -> int:
         assert self._bus is not None
-        jetstream = self._bus.client.jetstream(timeout=5)
+        jetstream = self._bus.client.jetstream(timeout=ANSWER_LIMIT)
         total = 0
         for stream in (subjects.STREAM, subjects.RESUME_STREAM):
             total += (await jetstream.stream_info(stream)).state.messages
@@ -78,7 +94,7 @@ class Watch:
             if left == (0, 0):
                 return
             assert time.monotonic() < deadline, f"left behind: {left} running and queued"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(AGAIN)
 
     async def unwatch(self) -> None:
         """End."""
