@@ -35,7 +35,7 @@ class Scenario:
 
 SCENARIOS = (
     Scenario("free", Load(64, 64, 1500), Load(64, 64, 40)),
-    Scenario("alone", Load(1, 400, 1), Load(1, 10, 1)),
+    Scenario("alone", Load(1, 2000, 1), Load(1, 10, 1)),
     Scenario("burst", Load(64, 1280, 1, waves=True), Load(64, 64, 1, waves=True)),
     Scenario("request", Load(16, 1600, 1), Load(16, 32, 1)),
     Scenario("paced", Load(64, 64, 250, pace_ms=20), Load(64, 64, 10, pace_ms=20)),
