@@ -5,7 +5,7 @@ Who may speak is `gateway.session`'s business; everything here comes from an exe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gateway.lane import Lane
@@ -27,14 +27,14 @@ class Answer:
     """One answer.
 
     Args:
-        choices: How many.
+        lanes: One a choice.
         outlet: Gets what is new and next. Its methods are looked up once: a token then touches
             neither the outlet nor what stands before it.
         ask: Asks for what is missing.
         count: Counts an event.
 
     Attributes:
-        lanes: One a choice.
+        lanes: Its choices.
         begun: What a continuation needs; kept from the first attempt that began.
         done: The exec's last word, which waits for the frontier.
         first_token: When the first was delivered.
@@ -47,15 +47,15 @@ class Answer:
     )  # fmt: skip
 
     def __init__(
-        self, choices: int, outlet: Outlet, ask: Ask, count: Callable[[str], None]
+        self, lanes: Sequence[Lane], outlet: Outlet, ask: Ask, count: Callable[[str], None]
     ) -> None:
         self._give = outlet.delta
         self._forward = outlet.forward
         self._ask = ask
         self._count = count
         self._asked = 0.0
-        self.lanes = [Lane() for _ in range(choices)]
-        self._first = self.lanes[0]
+        self.lanes = lanes
+        self._first = lanes[0]
         self.begun: wire.Begun | None = None
         self.done: wire.Done | None = None
         self.first_token: float | None = None
@@ -132,21 +132,13 @@ class Answer:
         """Deliver the first choice's next token, whose message is ready.
 
         Returns:
-            Whether it was delivered. It is not where more is to be done: before the first token
-            was, while something is missing, where it is not the next, or the client gets other
-            messages.
+            Whether it was delivered. It is not where more is to be done: if it is the first, or not
+            the next, while something is missing, or where the client gets other messages.
         """
-        lane, forward = self._first, self._forward
-        if (
-            index != lane.frontier
-            or forward is None
-            or self.first_token is None
-            or self.gap_since is not None
-            or self.done is not None
-        ):
+        delivered, forward = self._first.delivered, self._forward
+        if index != len(delivered) or not index or forward is None or self.gap_since is not None:
             return False
-        lane.delivered.append(token)
-        lane.frontier = index + 1
+        delivered.append(token)
         forward(message)
         return True
 

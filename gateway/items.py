@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.answer import Answer, Ask
-from gateway.lane import Lane
+from gateway.lane import Lane, PartLane
 from gateway.ports import Outlet
 from shared import wire
 
@@ -33,12 +33,13 @@ class Items(Answer):
     """
 
     __slots__ = (
-        "_frozen", "_give_items", "_items", "_open", "_parts", "_taken", "_taken_parts",
+        "_frozen", "_give_items", "_items", "_lane", "_open", "_parts", "_taken", "_taken_parts",
         "_untaken", "_untold",
     )  # fmt: skip
 
     def __init__(self, outlet: Outlet, ask: Ask, count: Callable[[str], None]) -> None:
-        super().__init__(1, outlet, ask, count)
+        self._lane = PartLane()
+        super().__init__([self._lane], outlet, ask, count)
         self._give_items = outlet.items
         self.begun = _NO_PROMPT
         self._open: list[bytes] = []
@@ -83,7 +84,7 @@ class Items(Answer):
 
     def _deliver(self, lane: Lane, chunk: wire.Chunk | wire.Parts, now: float) -> None:
         assert type(chunk) is wire.Parts
-        lane.frontier = chunk.stop
+        self._lane.reached = chunk.stop
         first = self._items
         items = []
         for index, part in enumerate(chunk.parts, chunk.index + 1):
@@ -108,7 +109,7 @@ class Items(Answer):
         """The exec lost the right to speak: what it said of an unfinished item never was."""
         super().freeze()
         self._open.clear()
-        self.lanes[0].frontier = self._frozen = self._parts
+        self._lane.reached = self._frozen = self._parts
 
     def took(self, items: int) -> int | None:
         """The client has taken this many items in all.

@@ -14,17 +14,20 @@ class Lane:
     """One choice.
 
     Attributes:
-        frontier: How many tokens the client has.
-        delivered: Their ids, four bytes each.
+        delivered: The ids of the tokens that the client has, four bytes each.
         early: Chunks beyond the frontier, by index; bounded, since what is dropped is resent.
     """
 
-    __slots__ = ("delivered", "early", "frontier")
+    __slots__ = ("delivered", "early")
 
     def __init__(self) -> None:
-        self.frontier = 0
         self.delivered = array("I")
         self.early: dict[int, wire.Chunk | wire.Parts] = {}
+
+    @property
+    def frontier(self) -> int:
+        """How many tokens the client has."""
+        return len(self.delivered)
 
     def advance(self, chunk: wire.Chunk) -> None:
         """Note as delivered a chunk that begins at the frontier.
@@ -37,7 +40,6 @@ class Lane:
             self.delivered.append(ids[0])
         else:
             self.delivered.extend(array("I", ids))
-        self.frontier += len(ids)
 
     def hold(self, chunk: wire.Chunk | wire.Parts) -> None:
         """Keep a chunk that came early; of two with one index the longer."""
@@ -57,3 +59,22 @@ class Lane:
             chunk = self.early.pop(first)
             if chunk.stop > self.frontier:
                 yield chunk.after(self.frontier)
+
+
+class PartLane(Lane):
+    """The answer of a function, whose parts need not be kept.
+
+    Attributes:
+        reached: How many of them are delivered.
+    """
+
+    __slots__ = ("reached",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = 0
+
+    @property
+    def frontier(self) -> int:
+        """How many parts are delivered."""
+        return self.reached

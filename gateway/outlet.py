@@ -272,7 +272,7 @@ class GenerateOutlet(Buffered):
 
     def forward(self, message: bytes) -> None:
         """Write now, where nothing waits: the connection joins what a turn writes."""
-        if self._dirty or self._unsent or not self._writer.write((message,)):
+        if self._size or not self._writer.write((message,)):
             self._put(message)
 
 

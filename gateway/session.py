@@ -17,6 +17,7 @@ from enum import Enum, auto
 
 from gateway.answer import RESEND_EVERY, Answer
 from gateway.items import Items
+from gateway.lane import Lane
 from gateway.ports import Outlet, Summary, Wire
 from shared import wire
 from shared.errors import MillstreamError, Overloaded, RequestTooLarge, Unavailable
@@ -108,7 +109,7 @@ class Session:
         self.deadline = deadline
         self._queue_limit = queue_seconds
         self.answer = (
-            Answer(request.sampling.n, outlet, self._ask, wire_port.count)
+            Answer([Lane() for _ in range(request.sampling.n)], outlet, self._ask, wire_port.count)
             if request.call is None
             else Items(outlet, self._ask, wire_port.count)
         )
@@ -250,7 +251,6 @@ class Session:
         return (
             exec_ == self.exec
             and self.state is _BOUND
-            and self.due is None
             and self.answer.on_token(index, token, message)
         )
 
