@@ -23,7 +23,7 @@ from tests.eventually import until
 GENEROUS = 2**31 - 1
 
 
-async def eventually(holds: Callable[[], bool], within: float = 10.0) -> None:
+async def eventually(holds: Callable[[], bool], within: float = 30.0) -> None:
     """Poll until it holds, often enough to see what passes; fail after `within` seconds."""
     await until(holds, "it holds", within, every=0.005)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Set
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from millstream.nats_server import NatsServer
 from tests.integration.grpc_peer import eventually
 
 ROOT = Path(__file__).parents[2]
+FEW = 50
+"""Turns of the loop, of which a timer of 50 ms takes hundreds."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def nats_and(beside: Beside, directory: Path) -> Iterator[str]:
         for worker in workers:
             worker.terminate()
         for worker in workers:
-            worker.wait(10)
+            worker.wait(30)
         server.stop()
 
 
@@ -69,8 +72,8 @@ async def gateway(nats_url: str, beside: Beside = SIMS, **settings: Any) -> Asyn
     app = App(GatewaySettings(http_host="127.0.0.1", grpc_host="127.0.0.1", **given))
     serving = asyncio.create_task(app.serve())
     try:
-        await eventually(lambda: serves(app, beside.models), 30)
-        await eventually(lambda: listens(app, http=given["http_port"] is not None), 20)
+        await eventually(lambda: serves(app, beside.models), 60)
+        await eventually(lambda: listens(app, http=given["http_port"] is not None))
         yield app
     finally:
         app.stop()
@@ -83,6 +86,16 @@ def serves(app: App, models: Set[str]) -> bool:
 
 def listens(app: App, *, http: bool) -> bool:
     return bool(app.grpc_port and (not http or (app.http is not None and app.http.port)))
+
+
+async def turns_until(holds: Callable[[], bool]) -> int:
+    """Turns of the loop until it holds: a few where nothing waits for a clock."""
+    async with asyncio.timeout(30):
+        for turns in itertools.count():
+            if holds():
+                return turns
+            await asyncio.sleep(0)
+    raise AssertionError
 
 
 def running(app: App) -> int:
@@ -210,7 +223,7 @@ async def call(
     http = await connect(app)
     try:
         await http.send(method, path, body, headers)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await http.answer()
     finally:
         http.abort()
@@ -223,7 +236,7 @@ async def stream(
     http = await connect(app)
     try:
         await http.send(method, path, body, headers)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             head = await http.head()
             assert head.headers["content-type"].startswith("text/event-stream"), head
             return [event async for event in http.events(head)]

@@ -53,12 +53,12 @@ class Guarded:
         def known() -> bool:
             try:
                 with SyncClient(self.target, api_key=secret) as client:
-                    client.models(deadline=5.0)
+                    client.models(deadline=30.0)
             except Unauthenticated:
                 return False
             return True
 
-        eventually(known, "the gateway read the file again", 5.0)
+        eventually(known, "the gateway read the file again")
         return secret
 
     def client(self, key: str | None) -> SyncClient:
@@ -112,7 +112,7 @@ def test_a_key_made_and_revoked_while_the_gateway_runs(guarded: Guarded) -> None
                 return True
             return False
 
-        eventually(refused, "the key is refused", 5.0)
+        eventually(refused, "the key is refused")
 
 
 def test_models_and_priorities_that_are_not_granted(guarded: Guarded) -> None:
@@ -130,7 +130,7 @@ def test_models_and_priorities_that_are_not_granted(guarded: Guarded) -> None:
 
 
 async def test_a_reached_limit_says_which_and_when(guarded: Guarded) -> None:
-    secret = guarded.key("slow", Limits(requests_per_second=0.1, request_burst=1))
+    secret = guarded.key("slow", Limits(requests_per_second=0.01, request_burst=1))
     host, port = guarded.target.split(":")
     async with Channel(host, int(port)) as channel:
         stub = InferenceStub(channel)
@@ -143,7 +143,7 @@ async def test_a_reached_limit_says_which_and_when(guarded: Guarded) -> None:
     assert error.status is Status.RESOURCE_EXHAUSTED
     details = {type(detail): detail for detail in error.details or ()}
     assert details[QuotaFailure].violations[0].subject == "tenants/slow/requests_per_second"
-    assert 5 < details[RetryInfo].retry_delay.ToTimedelta().total_seconds() <= 10
+    assert 50 < details[RetryInfo].retry_delay.ToTimedelta().total_seconds() <= 100
 
 
 async def test_streams_at_a_time_are_counted_until_they_end(guarded: Guarded) -> None:
@@ -193,7 +193,7 @@ def test_http_asks_for_the_same_keys(guarded: Guarded, path: str) -> None:
 
 
 def test_http_counts_for_the_same_tenant(guarded: Guarded) -> None:
-    secret = guarded.key("web-limited", Limits(requests_per_second=0.1, request_burst=1))
+    secret = guarded.key("web-limited", Limits(requests_per_second=0.01, request_burst=1))
     with guarded.client(secret) as client:
         client.complete("x", model="sim", max_tokens=1)
     body = json.dumps({"model": "sim", "prompt": "x", "max_tokens": 1}).encode()

@@ -21,7 +21,8 @@ from shared.natsio import LeanClient
 from shared.ready import loop_factory
 from tests.eventually import until
 
-LIMIT = 2.5
+LIMIT = 20.0
+"""Seconds; what went wrong here once went wrong for good."""
 RESET = struct.pack("ii", 1, 0)
 SUBJECTS = ("a", "b", "c")
 
@@ -47,12 +48,17 @@ class Proxy:
     """Stands before the server, in threads; ends its n-th connection by the n-th plan, if any.
 
     What follows the words that a cut waits for is not passed on, nor is any answer to them.
+
+    Attributes:
+        accepted: So many connections began.
+        cuts: So many of them are ended or about to be.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.plans: list[Cut | None] = []
         self.always: Cut | None = None
         self.cuts = 0
+        self.accepted = 0
         self._server = host, port
         self._reset: bool | None = None
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -82,6 +88,7 @@ class Proxy:
                 client = self._listening.accept()[0]
             except OSError:
                 return
+            self.accepted += 1
             self._run(self._serve, client, self.plans.pop(0) if self.plans else self.always)
 
     def _serve(self, client: socket.socket, cut: Cut | None) -> None:
@@ -176,7 +183,10 @@ async def starts_and_hears(heard: Heard) -> None:
 
 
 async def is_back_and_hears(proxy: Proxy, heard: Heard, cuts: int) -> None:
-    await until(lambda: proxy.cuts == cuts and heard.bus.connected, "it is back", LIMIT)
+    # By one connection more than were cut: the last one of those may still look well.
+    await until(
+        lambda: proxy.accepted > proxy.cuts == cuts and heard.bus.connected, "it is back", LIMIT
+    )
     await heard.hears_all()
     assert heard.changes[0] == heard.changes[-1] == "up"
     assert all(one != other for one, other in zip(heard.changes, heard.changes[1:], strict=False))
@@ -197,6 +207,8 @@ def held(monkeypatch: pytest.MonkeyPatch, method: str, times: int, *, first: boo
     async def slow(self: LeanClient, *args: Any, **options: Any) -> None:
         nonlocal calls
         await real(self, *args, **options)
+        if method == "_process_info" and not options:
+            return  # Said again once connected: no step of connecting.
         calls += 1
         if (0 if first else 1) < calls <= times + (0 if first else 1):
             transport = self._tcp()
@@ -293,7 +305,7 @@ def test_it_closes_while_it_reconnects(proxy: Proxy) -> None:
         await heard.bus.start()
         proxy.end(reset=True)
         await until(lambda: heard.changes == ["up", "down"], "it notices", LIMIT, every=0)
-        await asyncio.wait_for(heard.bus.close(), 0.5)
+        await asyncio.wait_for(heard.bus.close(), LIMIT)
         assert heard.bus.client.is_closed
 
     run(proxy, scenario)

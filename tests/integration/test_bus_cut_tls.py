@@ -12,10 +12,9 @@ from shared.bus import Bus, BusOptions
 from shared.ready import loop_factory
 from tests.eventually import until
 from tests.integration.secure_nats import SecureNats
-from tests.integration.test_bus_cut import Cut, Proxy
+from tests.integration.test_bus_cut import LIMIT, Cut, Proxy
 
 HELLO = b"\x16\x03\x01"
-LIMIT = 5.0
 
 
 @pytest.fixture(scope="module")

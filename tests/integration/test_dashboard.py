@@ -143,17 +143,16 @@ def test_every_panel_shows_something_under_load(prometheus_binary: None, tmp_pat
             parts.worker(name, *flags, "--metrics-port", str(port))
         with load(target):
             eventually(
-                lambda: prometheus.query("sum(millstream_worker_running) > 0"), "work is seen", 20.0
+                lambda: prometheus.query("sum(millstream_worker_running) > 0"), "work is seen", 60.0
             )
             os.kill(parts.pid("two"), signal.SIGKILL)
-            wanted = queries()
-            empty: list[tuple[str, str]] = []
+            empty = queries()
 
-            def all_show() -> bool:
-                empty[:] = [one for one in wanted if not prometheus.query(one[1])]
+            def all_have_shown() -> bool:  # Not all at once: a failover is seen for ten seconds.
+                empty[:] = [one for one in empty if not prometheus.query(one[1])]
                 return not empty
 
             try:
-                eventually(all_show, "every panel shows something", 20.0)
+                eventually(all_have_shown, "every panel shows something", 60.0)
             except AssertionError:
                 raise AssertionError(f"these show nothing: {empty}") from None

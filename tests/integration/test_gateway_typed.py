@@ -56,7 +56,7 @@ async def bench(
 
 
 def call(client: grpc.aio.Channel, path: str, data: bytes, *metadata: tuple[str, str]) -> Any:
-    return client.unary_unary(path)(data, metadata=metadata, timeout=10)
+    return client.unary_unary(path)(data, metadata=metadata, timeout=60)
 
 
 async def results(running: PlainCall) -> list[Any]:
@@ -68,7 +68,7 @@ async def results(running: PlainCall) -> list[Any]:
 
 
 def stream(client: grpc.aio.Channel, path: str, data: bytes) -> Any:
-    return client.unary_stream(path)(data, timeout=10)
+    return client.unary_stream(path)(data, timeout=60)
 
 
 def details(error: grpc.aio.AioRpcError) -> list[Any]:
@@ -209,7 +209,7 @@ async def test_a_function_that_may_wait_is_queued_without_workers() -> None:
         rig.gone(ECHO)
         going = call(client, "/millstream.models.Echo/Predict", data)
         waiting = asyncio.create_task(rig.io.queued.get())
-        request = await asyncio.wait_for(waiting, 5)
+        request = await asyncio.wait_for(waiting, 30)
         assert request.model == "echo@1"
         going.cancel()
 

@@ -93,7 +93,7 @@ async def test_our_client_does_not_take_a_large_request_for_a_full_house() -> No
     async with serving(gateway, limits=limits) as (_, port), Client(f"127.0.0.1:{port}") as client:
         for prompt in ("x" * 2000, "x" * 2_000_000):
             with pytest.raises(RequestTooLarge, match="and at most 1000 are allowed") as caught:
-                await asyncio.wait_for(client.complete(prompt), 10)
+                await asyncio.wait_for(client.complete(prompt), 60)
             assert f"takes {len(prompt)}"[:-2] in caught.value.message
             assert "--max-message-bytes" in caught.value.message
             assert not caught.value.retryable
@@ -238,7 +238,7 @@ async def test_a_millstream_error_comes_with_its_details(error: MillstreamError)
 async def test_the_deadline_ends_a_call() -> None:
     probe = Probe()
     async with serving(probe) as (server, port), Peer.connected(port) as peer:
-        call = peer.call("/test.Probe/Hold", headers={"grpc-timeout": "50m"})
+        call = peer.call("/test.Probe/Hold", headers={"grpc-timeout": "1S"})
         assert (await peer.status(call))["grpc-status"] == "4"
         assert probe.cancelled == 1
         assert server.counters.deadlines_exceeded == 1
@@ -321,7 +321,7 @@ async def test_a_rolling_restart_under_load_fails_no_call() -> None:
         tasks = [asyncio.create_task(load(client)) for client in (one, two) for _ in range(8)]
         await eventually(lambda: first.counters.calls > 100)
         await second.start("127.0.0.1", port, reuse_port=True)
-        await first.drain(10)
+        await first.drain(30)
         await first.close()
         await eventually(lambda: second.counters.calls > 100)
         stop.set()
@@ -348,7 +348,7 @@ async def test_close_returns_with_an_idle_client_and_frees_the_port() -> None:
     port = await server.start("127.0.0.1", 0)
     async with Peer.connected(port) as peer:
         assert (await peer.status(peer.call("/test.Probe/Echo")))["grpc-status"] == "0"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await server.close()
         again = GrpcServer([])
         assert await again.start("127.0.0.1", port) == port

@@ -79,7 +79,7 @@ async def test_write_refuses_exactly_at_the_window_and_send_waits() -> None:
 
     async with serving(probe(fill)) as (server, port), Peer.connected(port, window=1050) as peer:
         call = peer.call("/test.Probe/Stream")
-        await asyncio.wait_for(refused.wait(), 5)
+        await asyncio.wait_for(refused.wait(), 30)
         assert sum(sent) == 1000
         await eventually(lambda: len(peer.data(call)) == 1050)
         assert server.calls_open == 1
@@ -235,7 +235,7 @@ async def test_a_grpcio_client_that_stops_reading_holds_up_nobody() -> None:
 
     async with serving(probe(fill)) as (_, port), channel(port) as client:
         slow = client.unary_stream("/test.Probe/Stream")(b"")
-        sent, buffered = await asyncio.wait_for(filled, 20)
+        sent, buffered = await asyncio.wait_for(filled, 60)
         assert sent < 2**24
         assert buffered < 2 * MAX_FRAME
         echo = client.unary_unary("/test.Probe/Echo")

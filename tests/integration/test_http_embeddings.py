@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import struct
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,10 +104,8 @@ async def test_leaving_ends_all_calls(app: App) -> None:
         http = await connect(app)
         await http.send("POST", PATH, {"model": "bag", "input": ["a", "b", "c"]})
         await eventually(lambda: len(app.link.router.sessions) == 3)
-        began = time.monotonic()
         http.abort()
         await eventually(lambda: not app.link.router.sessions)
-        assert time.monotonic() - began < 1
     finally:
         app.link.publish = publish
 

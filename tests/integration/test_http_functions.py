@@ -7,7 +7,6 @@ import base64
 import itertools
 import json
 import struct
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from gateway.app import App
 from tests.integration.function_app import png
 from tests.integration.function_peer import gateway, nats_and_functions, seen
 from tests.integration.grpc_peer import eventually
-from tests.integration.http_peer import Answer, call, connect, stream
+from tests.integration.http_peer import FEW, Answer, call, connect, stream, turns_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -288,24 +287,21 @@ async def test_headers_reach_the_functions_context(app: App) -> None:
 
 
 @pytest.mark.parametrize("name", ["hold", "wait"])
-async def test_leaving_cancels_within_50_ms(app: App, name: str) -> None:
-    took = []
-    for _ in range(3):  # Others use this machine too: the best of three is ours.
-        http = await connect(app)
-        await http.send("POST", f"/v1/models/{name}/predict", {})
-        await eventually(lambda: len(app.link.router.sessions) == 1)
-        await _holding(app, 1)
-        began = time.monotonic()
-        http.abort()
-        await eventually(lambda: not app.link.router.sessions)
-        took.append(time.monotonic() - began)
-        await _holding(app, 0)
-    assert min(took) < 0.05
+async def test_leaving_cancels_at_once(app: App, name: str) -> None:
+    await _holding(app, 0)  # Calls of other tests have ended.
+    http = await connect(app)
+    await http.send("POST", f"/v1/models/{name}/predict", {})
+    await _holding(app, 1)
+    await eventually(lambda: len(app.link.router.sessions) == 1)
+    http.abort()
+    turns = await turns_until(lambda: not app.link.router.sessions)
+    assert turns < FEW
+    await _holding(app, 0)
 
 
 async def _holding(app: App, count: int) -> None:
     """Wait until the worker runs so many calls."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for pause in itertools.repeat(0.01):
             if await seen(app, "holding") == count:
                 return
@@ -320,11 +316,11 @@ async def test_a_reader_that_stalls_pauses_the_function(app: App, accept: str) -
     await http.send("POST", "/v1/models/count/predict", body, {"accept": accept})
     head = await http.head()
     made = 0
-    async with asyncio.timeout(20):
-        while (now := await seen(app, "yielded") - before) != made or now == 0:
+    async with asyncio.timeout(60):
+        while (now := await seen(app, "yielded") - before) != made or now <= 10:
             made = now
             await asyncio.sleep(0.5)
-    assert 10 < made < 200
+    assert made < 200
     whole = b"".join([part async for part in http.body(head)])
     http.abort()
     assert len(whole) > 400 * 100_000
@@ -336,12 +332,13 @@ async def test_a_silent_stream_gets_comments(nats: str) -> None:
         http = await connect(app)
         await http.send("GET", "/v1/models/count/predict?n=1&pause=0.6")
         events = [event async for event in http.events(await http.head())]
+        assert [event.data for event in events if not event.comment] == [
+            {"index": 0, "result": "0"}, {"items": 1},
+        ]  # fmt: skip
+        await http.send("POST", "/v1/models/hold/predict", {})  # It is silent for good.
+        holding = http.events(await http.head())
+        assert [(await anext(holding)).comment for _ in range(3)] == ["", "ping", "ping"]
         http.abort()
-    comments = [event for event in events if event.comment == "ping"]
-    assert len(comments) >= 2
-    assert [event.data for event in events if not event.comment] == [
-        {"index": 0, "result": "0"}, {"items": 1},
-    ]  # fmt: skip
 
 
 async def test_a_drain_lets_a_stream_finish_and_then_ends_it(nats: str) -> None:
@@ -381,7 +378,7 @@ async def test_keys_and_limits_hold(nats: str, tmp_path: Path) -> None:
 async def test_a_websocket(app: App) -> None:
     assert app.http is not None
     url = f"ws://127.0.0.1:{app.http.port}/v1/models"
-    async with asyncio.timeout(20), websocket(f"{url}/count/socket") as ws:
+    async with asyncio.timeout(60), websocket(f"{url}/count/socket") as ws:
         await ws.send(json.dumps({"inputs": {"n": 2}, "request_id": "mine"}))
         said = [json.loads(await ws.recv()) for _ in range(4)]
         assert said == [
@@ -400,7 +397,7 @@ async def test_a_websocket(app: App) -> None:
             answer = await ws.recv()
             read = msgpack.unpackb(answer) if isinstance(answer, bytes) else json.loads(answer)
             assert read["type"] == "failed"
-    async with asyncio.timeout(20), websocket(f"{url}/hold/socket") as ws:
+    async with asyncio.timeout(60), websocket(f"{url}/hold/socket") as ws:
         for cancel in ("cancel", json.dumps({"type": "cancel"}), msgpack.packb({"type": "cancel"})):
             await ws.send("{}")
             assert [json.loads(await ws.recv())["type"] for _ in range(2)] == ["accepted", "item"]
@@ -417,7 +414,7 @@ async def test_a_stalled_websocket_pauses_the_function(app: App) -> None:
     assert app.http is not None
     url = f"ws://127.0.0.1:{app.http.port}/v1/models/count/socket"
     before = await seen(app, "yielded")
-    async with asyncio.timeout(30), websocket(url, max_queue=1) as ws:
+    async with asyncio.timeout(60), websocket(url, max_queue=1) as ws:
         await ws.send(json.dumps({"inputs": {"n": 400, "size": 100_000}}))
         made = 0
         while (now := await seen(app, "yielded") - before) != made or now == 0:

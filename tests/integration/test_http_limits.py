@@ -31,7 +31,7 @@ async def app(nats: str) -> AsyncIterator[App]:
 
 async def ends(http: Http) -> bytes:
     """What the server says until it closes the connection."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         try:
             return await http.reader.read()
         except ConnectionResetError:
@@ -44,7 +44,7 @@ async def test_headers_without_an_end_are_refused(app: App) -> None:
     http = await connect(app)
     http.writer.write(b"GET /health/live HTTP/1.1\r\nhost: t\r\nx: ")
     with pytest.raises(ConnectionError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 http.writer.write(b"y" * 4096)
                 await http.writer.drain()
@@ -115,13 +115,13 @@ async def test_who_is_slow_to_ask_is_sent_away(
 async def test_an_answer_may_take_longer_than_a_question(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.1)
-    monkeypatch.setattr(protocol, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "BODY_SECONDS", 0.5)
     http = await connect(app)
     for _ in range(2):  # On one connection.
-        await http.send("POST", CHAT, {**BODY, "model": "sim", "max_tokens": 150})
+        await http.send("POST", CHAT, {**BODY, "model": "sim", "max_tokens": 400})
         answer = await http.answer()
-        assert answer.json["usage"]["completion_tokens"] == 150
+        assert answer.json["usage"]["completion_tokens"] == 400
     http.abort()
 
 
@@ -151,6 +151,6 @@ async def test_a_reader_that_stalls_is_dropped(app: App, monkeypatch: pytest.Mon
     asked = {**BODY, "stream": True, "n": 16, "max_tokens": 20000, "logprobs": True}
     await http.send("POST", CHAT, {**asked, "top_logprobs": 1})
     await eventually(lambda: app.http is not None and app.http.open == 1)
-    await eventually(lambda: app.http is not None and app.http.open == 0, within=20.0)
+    await eventually(lambda: app.http is not None and app.http.open == 0)
     assert not app.link.router.sessions
     http.abort()

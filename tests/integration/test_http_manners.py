@@ -16,6 +16,7 @@ from gateway import health, outlet
 from gateway.app import App
 from tests.integration.grpc_peer import channel, eventually
 from tests.integration.http_peer import (
+    FEW,
     ROOT,
     Event,
     Http,
@@ -24,6 +25,7 @@ from tests.integration.http_peer import (
     gateway,
     nats_and_workers,
     running,
+    turns_until,
 )
 from tests.integration.test_health_reflection import check
 
@@ -52,15 +54,6 @@ def listens_at(port: int) -> bool:
     return True
 
 
-async def left_after(app: App, http: Http) -> float:
-    """Seconds from a client's leaving to the end of its session."""
-    await eventually(lambda: len(app.link.router.sessions) == 1)
-    began = time.monotonic()
-    http.abort()
-    await eventually(lambda: not app.link.router.sessions)
-    return time.monotonic() - began
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -71,19 +64,18 @@ async def left_after(app: App, http: Http) -> float:
     ],
     ids=["streamed", "whole", "event source", "tgi"],
 )
-async def test_leaving_cancels_within_50_ms(
+async def test_leaving_cancels_at_once(
     app: App, method: str, path: str, body: dict[str, object] | None
 ) -> None:
     if body is not None and "parameters" in body:
         body = {**body, "parameters": {"max_new_tokens": 20000}}
-    took = []
-    for _ in range(3):  # Others use this machine too: the best of three is ours.
-        http = await connect(app)
-        await http.send(method, path, body)
-        await eventually(lambda: running(app) == 1)
-        took.append(await left_after(app, http))
-    assert min(took) < 0.05
-    await eventually(lambda: running(app) == 0, within=2.0)
+    http = await connect(app)
+    await http.send(method, path, body)
+    await eventually(lambda: running(app) == len(app.link.router.sessions) == 1)
+    http.abort()
+    turns = await turns_until(lambda: not app.link.router.sessions)
+    assert turns < FEW
+    await eventually(lambda: running(app) == 0, within=10.0)
 
 
 async def test_leaving_while_queued_takes_the_request_out_of_the_queue(nats: str) -> None:
@@ -114,9 +106,9 @@ async def test_a_silent_stream_gets_comments(nats: str) -> None:
 
 
 async def test_a_busy_stream_gets_none(nats: str) -> None:
-    async with gateway(nats, http_ping_seconds=0.05) as app:
+    async with gateway(nats, http_ping_seconds=0.5) as app:
         http = await connect(app)
-        await http.send("POST", CHAT, {**LONG, "stream": True, "max_tokens": 200})
+        await http.send("POST", CHAT, {**LONG, "stream": True, "max_tokens": 1000})
         events = [event async for event in http.events(await http.head())]
         http.abort()
         assert not any(event.comment for event in events)
@@ -135,14 +127,14 @@ async def test_a_slow_reader_is_bounded_and_told(app: App, monkeypatch: pytest.M
     asked = {**LONG, "model": "fast", "stream": True, "n": 16, "logprobs": True}
     await http.send("POST", CHAT, {**asked, "top_logprobs": 1})
     head = await http.head()  # It has begun.
-    await eventually(lambda: not app.link.router.sessions, within=20.0)
+    await eventually(lambda: not app.link.router.sessions)
     last = Event()
     async for event in http.events(head):
         last = event
     http.abort()
     assert last.data["error"]["code"] == "overloaded"
     assert last.data["error"]["type"] == "rate_limit_error"
-    await eventually(lambda: running(app) == 0, within=5.0)
+    await eventually(lambda: running(app) == 0)
 
 
 async def test_nobody_waits_for_a_slow_reader(app: App) -> None:
@@ -235,7 +227,7 @@ async def test_ready_follows_nats(app: App) -> None:
 async def test_a_drain_lets_open_streams_finish(nats: str) -> None:
     async with gateway(nats) as app:
         http, idle = await connect(app), await connect(app)
-        await http.send("POST", CHAT, {**LONG, "stream": True, "max_tokens": 300})
+        await http.send("POST", CHAT, {**LONG, "stream": True, "max_tokens": 1000})
         head = await http.head()
         app.stop()
         await eventually(lambda: app._draining)

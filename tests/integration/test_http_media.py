@@ -130,4 +130,4 @@ async def test_leaving_ends_a_media_stream(app: App) -> None:
     await http.send("GET", "/v1/models/melody/media?n=1000000")
     assert (await http.head()).status == 200
     http.abort()
-    await eventually(lambda: not app.link.router.sessions, 2.0)
+    await eventually(lambda: not app.link.router.sessions)

@@ -44,7 +44,7 @@ async def ws(app: App) -> AsyncIterator[ClientConnection]:
 
 
 async def said(ws: ClientConnection) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         message: dict[str, Any] = json.loads(await ws.recv())
     return message
 
@@ -107,7 +107,7 @@ async def test_plain_refusals(app: App, body: Any, status: int, param: str | Non
 
 async def test_a_timeout(app: App) -> None:
     path = f"{PLAIN}?prompt=hi&max_tokens=20000"
-    events = await stream(app, "GET", path, None, {"x-request-timeout": "0.5"})
+    events = await stream(app, "GET", path, None, {"x-request-timeout": "2"})
     assert events[-1].name == "failed"
     assert events[-1].data["error"]["code"] == "deadline_exceeded"
     answer = await call(app, "GET", path, None, {"x-request-timeout": "never"})
@@ -157,7 +157,7 @@ async def test_a_socket_takes_cancel(app: App, ws: ClientConnection, cancel: str
     await ws.send(cancel)
     failed = (await until(ws, "failed"))[-1]
     assert failed["error"]["code"] == "cancelled"
-    await eventually(lambda: running(app) == 0, within=2.0)
+    await eventually(lambda: running(app) == 0, within=10.0)
     await ws.send(json.dumps({"prompt": "hi", "sampling": {"max_tokens": 1}}))
     await until(ws, "finished")
 
@@ -166,8 +166,8 @@ async def test_a_socket_that_closes_cancels(app: App, ws: ClientConnection) -> N
     await ws.send(json.dumps({"prompt": "hi", "sampling": {"max_tokens": 20000}}))
     await until(ws, "delta")
     ws.transport.abort()
-    await eventually(lambda: not app.link.router.sessions, within=2.0)
-    await eventually(lambda: running(app) == 0, within=2.0)
+    await eventually(lambda: not app.link.router.sessions, within=10.0)
+    await eventually(lambda: running(app) == 0, within=10.0)
 
 
 @pytest.mark.parametrize(
@@ -284,8 +284,8 @@ async def test_tgi_timeout(app: App) -> None:
     body = {"inputs": "x", "model": "sim", "parameters": {"max_new_tokens": 20000}}
     answer = await call(app, "POST", "/generate", body, {"x-request-timeout": "0.2"})
     assert (answer.status, answer.json["error_type"]) == (504, "generation")
-    events = await stream(app, "POST", "/generate_stream", body, {"x-request-timeout": "0.5"})
-    assert "0.5 s" in events[-1].data["error"]
+    events = await stream(app, "POST", "/generate_stream", body, {"x-request-timeout": "2"})
+    assert "2 s" in events[-1].data["error"]
 
 
 async def test_tgi_info_and_health(app: App) -> None:

@@ -71,7 +71,7 @@ async def test_a_request_that_comes_later_is_refused(nats: str) -> None:
         channel(app.grpc_port) as connection,
     ):
         call = Client(connection).stream()
-        await call.write(ask(sampling={"max_tokens": 500}, stream=True))
+        await call.write(ask(sampling={"max_tokens": 1500}, stream=True))
         await call.read()
         app.stop()
         await eventually(lambda: app._draining)

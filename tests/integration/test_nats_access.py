@@ -126,7 +126,7 @@ async def violations(server: SecureNats, role: str, kind: str, tried: list[str])
         else:
             await client.subscribe(subject)
     await client.flush()
-    await asyncio.wait_for(arrived.wait(), 5)
+    await asyncio.wait_for(arrived.wait(), 30)
     assert client.is_connected
     await client.close()
     return refused[:-1]

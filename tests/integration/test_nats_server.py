@@ -58,7 +58,7 @@ async def test_the_death_of_a_connection_is_told_with_its_name(tmp_path: Path) -
         assert await child.stdout.readline() == b"connected\n"
         child.kill()
         await child.wait()
-        assert await asyncio.wait_for(told.get(), 5) == "worker-x"
+        assert await asyncio.wait_for(told.get(), 30) == "worker-x"
         await client.close()
 
 

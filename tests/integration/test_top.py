@@ -31,7 +31,7 @@ def test_it_sees_a_stack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             ):
                 await anext(answer)
                 return await asyncio.to_thread(
-                    run_top, settings, once=True, as_json=True, seconds=1.5
+                    run_top, settings, once=True, as_json=True, seconds=3.0
                 )
 
         assert asyncio.run(look()) == 0
