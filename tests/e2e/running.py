@@ -13,6 +13,8 @@ from typing import Any, Self
 from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
+START_LIMIT = 90.0
+"""Seconds in which a stack has started or failed to, where others use the machine too."""
 MILLSTREAM = (sys.executable, "-c", "from millstream.cli import main; main()")
 
 
@@ -78,7 +80,7 @@ class RunningStack:
             )
         return self
 
-    def start(self, seconds: float = 30.0) -> Self:
+    def start(self, seconds: float = START_LIMIT) -> Self:
         """Spawn it and wait until it is ready."""
         self.spawn()
         try:
@@ -97,6 +99,10 @@ class RunningStack:
         """Send the signal and wait for the end; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
+        return self.ended(seconds)
+
+    def ended(self, seconds: float = START_LIMIT) -> int:
+        """Wait for its end, which may be that of its start; returns the exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -66,6 +67,17 @@ def refusal(caller: Caller, message: pb.GenerateRequest) -> grpc.RpcError:
     return caught.value
 
 
+def refused_at_once(caller: Caller, message: pb.GenerateRequest, seconds: float) -> grpc.RpcError:
+    """The last of five refusals, of which the median takes no longer than that."""
+    took = []
+    for _ in range(5):
+        started = time.monotonic()
+        error = refusal(caller, message)
+        took.append(time.monotonic() - started)
+    assert statistics.median(took) < seconds
+    return error
+
+
 @pytest.mark.parametrize("bad", [*ROWS, *ENGINE_ROWS], ids=lambda bad: bad.name)
 def test_bad_input_is_refused_with_its_field(caller: Caller, bad: Bad) -> None:
     error = refusal(caller, bad.request)
@@ -111,14 +123,12 @@ def test_cancel_of_nothing_is_not_found_and_of_nonsense_invalid(caller: Caller) 
 
 
 def test_a_request_larger_than_the_queue_carries_is_refused_at_once(caller: Caller) -> None:
-    started = time.monotonic()
-    error = refusal(caller, request(prompt="x" * (5 * 2**20)))
+    error = refused_at_once(caller, request(prompt="x" * (5 * 2**20)), 5)
     assert error.code() in (
         grpc.StatusCode.RESOURCE_EXHAUSTED,  # larger than a gRPC message may be
         grpc.StatusCode.INVALID_ARGUMENT,
     )
     assert str(5 * 2**20)[:4] in error.details()
-    assert time.monotonic() - started < 5
 
 
 def test_good_requests_go_on_beside_bad_ones(caller: Caller) -> None:

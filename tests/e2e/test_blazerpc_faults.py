@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ from gateway import health
 from millstream import Client, SyncClient
 from shared.errors import EngineError, FunctionError, InvalidRequest
 from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, serving
-from tests.eventually import eventually
+from tests.eventually import eventually, until
 
 pytestmark = pytest.mark.alone
 
@@ -91,7 +92,7 @@ def test_metrics_record_calls(stack: Serving, client: SyncClient) -> None:
     for _ in range(3):
         client.predict("real", x=1.0)
     eventually(lambda: value(stack.metrics("blaze"), called) == before[1] + 3, "the worker counts")
-    assert value(stack.metrics(), answered) == before[0] + 3
+    eventually(lambda: value(stack.metrics(), answered) == before[0] + 3, "the gateway counts")
 
 
 # ---- errors -------------------------------------------------------------------------------------
@@ -132,24 +133,28 @@ async def test_a_batch_is_one_call_of_its_function(stack: Serving) -> None:
 
 @pytest.mark.parametrize("name", ["nap", "together-nap"])
 async def test_eight_calls_of_300_ms_take_little_more_than_one(stack: Serving, name: str) -> None:
+    took = []
     async with Client(stack.target) as client:
         await client.predict(name, seconds=0.0)
-        started = time.monotonic()
-        await asyncio.gather(*(client.predict(name, seconds=0.3) for _ in range(8)))
-        assert time.monotonic() - started < 1.2  # One by one it is 2.4.
+        for _ in range(3):
+            started = time.monotonic()
+            await asyncio.gather(*(client.predict(name, seconds=0.3) for _ in range(8)))
+            took.append(time.monotonic() - started)
+    assert min(took) < 1.2  # One by one it is 2.4 each time, so that the best one tells.
 
 
 def test_a_lone_call_waits_for_no_window(client: SyncClient) -> None:
-    def median(name: str, **inputs: Any) -> float:
-        times = []
-        for _ in range(30):
-            started = time.perf_counter()
-            client.predict(name, **inputs)
-            times.append(time.perf_counter() - started)
-        return statistics.median(times)
+    def seconds(name: str, **inputs: Any) -> float:
+        started = time.perf_counter()
+        client.predict(name, **inputs)
+        return time.perf_counter() - started
 
-    median("together-fast", x=1)
-    assert median("together-fast", x=1) < median("real", x=1.0) + 0.005
+    for _ in range(30):
+        client.predict("together-fast", x=1)
+    # In turns: what slows the machine down slows both.
+    pairs = [(seconds("together-fast", x=1), seconds("real", x=1.0)) for _ in range(30)]
+    batched, plain = map(statistics.median, zip(*pairs, strict=True))
+    assert batched < plain + 0.005
 
 
 async def test_one_bad_item_fails_alone(stack: Serving) -> None:
@@ -161,14 +166,17 @@ async def test_one_bad_item_fails_alone(stack: Serving) -> None:
     assert done[1].code == grpc.StatusCode.OUT_OF_RANGE.value[0]
 
 
-async def test_a_call_cancelled_in_the_queue_does_not_run(stack: Serving) -> None:
+async def test_a_call_cancelled_in_the_queue_does_not_run(stack: Serving, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     async with Client(stack.target) as client:
-        first = asyncio.ensure_future(client.predict("one-by-one", name="first", seconds=0.6))
+        first = asyncio.ensure_future(client.predict("one-by-one", name="first", gate=str(gate)))
         while not (await client.predict("seen")).get("ran first"):
             assert not first.done()
         second = asyncio.ensure_future(client.predict("one-by-one", name="second"))
-        await asyncio.sleep(0.1)
+        await until(lambda: stack.open_calls("one-by-one@1") == 2, "the second waits")
         second.cancel()
+        await until(lambda: stack.open_calls("one-by-one@1") == 1, "the second is cancelled")
+        gate.touch()
         assert await first == "first"
         assert await client.predict("one-by-one", name="third") == "third"
         assert "ran second" not in await client.predict("seen")

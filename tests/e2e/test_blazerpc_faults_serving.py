@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from shared.errors import DeadlineExceeded, Overloaded, Unauthenticated
 from shared.tls import client_context
 from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, serving
 from tests.e2e.running import run_millstream
-from tests.eventually import eventually
+from tests.eventually import eventually, until
 from tests.integration.certificates import Authority
 
 pytestmark = pytest.mark.alone
@@ -43,24 +42,23 @@ def client(stack: Serving) -> Iterator[SyncClient]:
         yield client
 
 
-def test_a_sync_generator_does_not_block_its_server(client: SyncClient) -> None:
-    words = client.stream("slow-words", text="a b c", seconds=0.4)
+def test_a_sync_generator_does_not_block_its_server(client: SyncClient, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    words = client.stream("held-words", text="a b c", gate=str(gate))
     assert next(words) == "a"
-    started = time.monotonic()
     for _ in range(5):
         assert client.predict("echo", text="a") == "aa"
-    assert time.monotonic() - started < 0.4
+    gate.touch()
     assert list(words) == ["b", "c"]
 
 
-async def test_sync_generators_run_beside_each_other(stack: Serving) -> None:
-    async def words(client: Client) -> list[str]:
-        return [word async for word in client.stream("slow-words", text="a b c", seconds=0.2)]
-
+async def test_sync_generators_run_beside_each_other(stack: Serving, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     async with Client(stack.target) as client:
-        started = time.monotonic()
-        assert await asyncio.gather(*(words(client) for _ in range(5))) == [["a", "b", "c"]] * 5
-        assert time.monotonic() - started < 1.8  # One after the other it is 3.
+        streams = [client.stream("held-words", text="a b c", gate=str(gate)) for _ in range(5)]
+        assert [await anext(words) for words in streams] == ["a"] * 5
+        gate.touch()  # All have begun before one may end.
+        assert [[word async for word in words] for words in streams] == [["b", "c"]] * 5
 
 
 @pytest.mark.parametrize("name", ["count", "plain"])
@@ -68,16 +66,19 @@ def test_both_annotations_of_a_stream_work(client: SyncClient, name: str) -> Non
     assert list(client.stream(name, to=3)) == ["0", "1", "2"]
 
 
-def test_a_stop_drains_what_runs(stack: Serving, client: SyncClient) -> None:
+def test_a_stop_drains_what_runs(stack: Serving, client: SyncClient, tmp_path: Path) -> None:
     stack.start("drained", SMALL)
+    gate = tmp_path / "gate"
     pid = stack.parts.pid("drained")
     while True:
-        items = client.stream("processes", n=6, seconds=0.1)
+        items = client.stream("processes", n=6, gate=str(gate))
         if next(items) == pid:
             break
         items.cancel()
     os.kill(pid, signal.SIGTERM)
     stack.forget("drained")
+    eventually(lambda: "draining" in stack.parts.log("drained"), "it drains")
+    gate.touch()
     assert list(items) == [pid] * 5
     assert stack.parts.wait("drained") == 0
 
@@ -138,7 +139,10 @@ def test_the_client_has_tls_and_keys(stack: Serving, tmp_path: Path) -> None:
     target = stack.parts.ready("guarded").splitlines()[0]
     tls = client_context(ca=authority.file)
     with SyncClient(target, tls=tls, api_key=secret) as client:
-        eventually(lambda: client.models(deadline=5), "it knows the functions")
+        eventually(
+            lambda: "echo@1" in {one.name for one in client.models(deadline=5)},
+            "it knows the function",
+        )
         assert client.predict("echo", text="a") == "aa"
     with SyncClient(target, tls=tls) as client, pytest.raises(Unauthenticated):
         client.predict("echo", text="a")
@@ -152,12 +156,15 @@ def test_the_client_has_deadlines_and_metadata(client: SyncClient) -> None:
         client.function("nap", deadline=0.1).predict(seconds=0.5)
 
 
-async def test_admission_has_a_limit(stack: Serving) -> None:
+async def test_admission_has_a_limit(stack: Serving, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     async with Client(stack.target) as client:
-        first = asyncio.ensure_future(client.predict("one-by-one", name="first", seconds=1.0))
+        first = asyncio.ensure_future(client.predict("one-by-one", name="first", gate=str(gate)))
         while not (await client.predict("seen")).get("ran first"):
             assert not first.done()
-        calls = (client.predict("one-by-one", name="a") for _ in range(60))
+        calls = [asyncio.ensure_future(client.predict("one-by-one", name="a")) for _ in range(60)]
+        await until(lambda: sum(call.done() for call in calls) > 20, "they are refused")
+        gate.touch()
         done = await asyncio.gather(*calls, return_exceptions=True)
         assert await first == "first"
     refused = [one for one in done if isinstance(one, Overloaded)]

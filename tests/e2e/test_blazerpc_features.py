@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ from shared.errors import InvalidRequest
 from tests.e2e.apps.batched import app as batched
 from tests.e2e.apps.blazerpc import app as blaze
 from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, serving
-from tests.eventually import eventually
+from tests.eventually import eventually, until
 
 APP = "tests.e2e.apps.blazerpc:app"
 BATCHED = "tests.e2e.apps.batched:app"
@@ -112,7 +113,7 @@ def test_a_client_that_ends_a_call_ends_the_function(
     name = f"{service} {how}"
     with Foreign(stack.target, options=[("grpc.use_local_subchannel_pool", 1)]) as foreign:
         request = foreign.message(f"{service}Request", name=name)
-        items = foreign.stream(service, request, timeout=0.5 if how == "deadline" else 30)
+        items = foreign.stream(service, request, timeout=3 if how == "deadline" else 30)
         next(items)
         if how == "cancel":
             items.cancel()
@@ -128,11 +129,16 @@ def test_a_client_that_ends_a_call_ends_the_function(
         assert client.predict("seen")[f"cancelled {name}"] == 1
 
 
-async def test_calls_that_wait_together_run_as_one_batch(stack: Serving) -> None:
+async def test_calls_that_wait_together_run_as_one_batch(stack: Serving, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     async with Client(stack.target) as client:
         await client.predict("sizes")
-        calls = (client.predict("together", x=number) for number in range(40))
-        assert await asyncio.gather(*calls) == [2 * number for number in range(40)]
+        calls = asyncio.gather(
+            *(client.predict("together-held", x=number, gate=str(gate)) for number in range(40))
+        )
+        await until(lambda: stack.open_calls("together-held@1") == 40, "all of them are open")
+        gate.touch()
+        assert await calls == [2 * number for number in range(40)]
         sizes = await client.predict("sizes")
     assert sum(sizes) == 40
     assert 8 <= max(sizes) <= 32

@@ -137,10 +137,17 @@ def test_json_over_http_predicts_and_streams(stack: Serving) -> None:
         assert answer.status == 200
 
 
-async def test_the_queue_is_bounded(stack: Serving) -> None:
+async def test_the_queue_is_bounded(stack: Serving, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     async with Client(stack.target) as client:
-        calls = (client.predict("one-by-one", name="q", seconds=0.01) for _ in range(200))
+        first = asyncio.ensure_future(client.predict("one-by-one", name="first", gate=str(gate)))
+        while not (await client.predict("seen")).get("ran first"):
+            assert not first.done()
+        calls = [asyncio.ensure_future(client.predict("one-by-one", name="q")) for _ in range(200)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)  # By a refusal.
+        gate.touch()
         done = await asyncio.gather(*calls, return_exceptions=True)
+        assert await first == "first"
     refused = [one for one in done if isinstance(one, Overloaded)]
     assert refused and all(one.retry_after for one in refused)
     assert {one for one in done if isinstance(one, str)} == {"q"}

@@ -11,7 +11,10 @@ import pytest
 from millstream import Client
 from tests.faults.harness import Cluster
 
-TOKENS = 120
+TOKENS = 300
+KILL_AT = 10
+PATIENCE = 120.0
+"""Seconds in which two workers have loaded torch and a model, where others use the machine too."""
 WAYS: list[dict[str, Any]] = [
     {"temperature": 0.0},
     {"temperature": 0.9, "top_p": 0.95, "seed": 7},
@@ -28,7 +31,7 @@ async def told(
     async for delta in answer:
         text += delta.text
         tokens += len(delta.token_ids)
-        if cluster is not None and tokens >= TOKENS // 4:
+        if cluster is not None and tokens >= KILL_AT:
             assert answer.started is not None
             name = answer.started.worker.rsplit("-", 1)[0]
             cluster.members[name].signal(signal.SIGKILL)
@@ -43,7 +46,9 @@ async def test_the_text_after_a_kill_is_the_undisturbed_one(
     tmp_path: Path, sampling: dict[str, Any]
 ) -> None:
     flags = ("--engine", "torch")
-    async with Cluster(tmp_path, engine=(), worker_flags=flags) as cluster:
+    async with Cluster(tmp_path, engine=(), worker_flags=flags, patience=PATIENCE) as cluster:
         client = cluster.client()
         undisturbed, _ = await told(client, sampling, None)
-        assert await told(client, sampling, cluster) == (undisturbed, 2)
+        text, attempts = await told(client, sampling, cluster)
+        assert attempts > 1, "the answer was complete before the kill"
+        assert text == undisturbed

@@ -25,7 +25,7 @@ from shared.errors import (
     Unavailable,
     UnknownModel,
 )
-from tests.e2e.running import ROOT, RunningStack, run_millstream
+from tests.e2e.running import ROOT, START_LIMIT, RunningStack, run_millstream
 from tests.e2e.shop import app
 from tests.eventually import eventually
 
@@ -46,7 +46,7 @@ class Shop:
             )
         with SyncClient(self.stack.target) as client:
             try:
-                eventually(lambda: self._is_served(client), "the functions are served", 30)
+                eventually(lambda: self._is_served(client), "the functions are served", START_LIMIT)
             except AssertionError as error:
                 seen = "\n".join(map(str, client.models()))
                 raise AssertionError(
@@ -178,7 +178,7 @@ def test_a_generator_waits_for_its_reader_and_ends_with_it(client: SyncClient) -
 def test_the_deadline_ends_the_function(client: SyncClient) -> None:
     before = counted(client)["ended"]
     with pytest.raises(DeadlineExceeded):
-        client.function("slow", deadline=0.5).predict()
+        client.function("slow", deadline=3).predict()  # Time enough to begin.
     eventually(lambda: counted(client)["ended"] == before + 1, "its finally ran")
 
 
@@ -207,6 +207,7 @@ def test_the_command_line(shop: Shop, tmp_path: Path) -> None:
 def test_a_worker_goes_and_comes(shop: Shop, client: SyncClient) -> None:
     assert client.predict("greet@1", who="you") == "hello you"
     shop.stop()
+    eventually(lambda: not client.model("greet@1").workers, "the gateway knows")
     with pytest.raises(Unavailable) as caught:
         client.predict("greet@1", who="you")
     assert caught.value.retry_after

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy
 import pytest
@@ -114,10 +114,9 @@ def test_a_thread_is_told_that_nobody_waits(stack: Serving, client: SyncClient) 
 
 
 def test_a_deadline_holds_where_a_thread_does_not_listen(client: SyncClient) -> None:
-    started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        client.function("deaf", deadline=0.2).predict(seconds=2.0)
-    assert time.monotonic() - started < 1.5
+        client.function("deaf", deadline=0.2).predict(seconds=5.0)
+    assert "deaf ended" not in client.predict("made")
 
 
 # ---- media and tensors --------------------------------------------------------------------------
@@ -146,13 +145,15 @@ def test_tensors_go_in_and_out(client: SyncClient) -> None:
 
 
 def test_an_idempotent_stream_goes_on_where_its_worker_died(
-    stack: Serving, client: SyncClient
+    stack: Serving, client: SyncClient, tmp_path: Path
 ) -> None:
     stack.start("second", APP)
     workers = {stack.parts.pid(name): name for name in ("first", "second")}
-    items = client.stream("again", n=40, seconds=0.02)
+    gate = tmp_path / "gate"
+    items = client.stream("again", n=40, gate=str(gate))
     head = [next(items) for _ in range(5)]
     stack.kill(workers[head[0][1]])
+    gate.touch()
     rest = list(items)
     assert [number for number, _ in head + rest] == list(range(40))
     assert {pid for _, pid in head + rest} == set(workers)
@@ -169,15 +170,17 @@ def at_work(stack: Serving, model: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["answer", "answer-once"])
-def test_an_answer_runs_again_only_where_it_may(stack: Serving, name: str) -> None:
+def test_an_answer_runs_again_only_where_it_may(stack: Serving, tmp_path: Path, name: str) -> None:
     spare = f"spare_{name.replace('-', '_')}"
     stack.start(spare, APP)
+    gate = tmp_path / "gate"
 
     async def call() -> int:
         async with Client(stack.target) as caller:
-            pending = asyncio.ensure_future(caller.predict(name, seconds=1.0))
+            pending = asyncio.ensure_future(caller.predict(name, gate=str(gate)))
             victim = await asyncio.to_thread(at_work, stack, f"{name}@1")
             await asyncio.to_thread(stack.kill, victim)
+            gate.touch()
             return int(await pending)
 
     if name == "answer":

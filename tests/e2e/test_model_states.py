@@ -19,6 +19,8 @@ from workers import bundled
 pytest.importorskip("torch", reason="the torch extra is not installed")
 
 FLAGS = ("--engine", "torch")
+PATIENCE = 120.0
+"""Seconds in which torch and a model are loaded, where others use the machine too."""
 
 
 async def only(client: Client) -> Model | None:
@@ -32,11 +34,14 @@ async def test_why_a_model_failed_stays_to_be_seen(tmp_path: Path) -> None:
     flags = (*FLAGS, "--model", "/no/such/place", "--served-name", "mine")
     async with Cluster(tmp_path, workers=0, engine=(), worker_flags=flags) as cluster:
         worker = cluster.add_worker("w0")
-        await until(lambda: worker.process is not None and worker.process.poll() is not None, "end")
+        await until(
+            lambda: worker.process is not None and worker.process.poll() is not None,
+            "its end", PATIENCE,
+        )  # fmt: skip
         assert worker.process is not None
         assert worker.process.returncode == EXIT_MODEL
         client = cluster.client()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (model := await only(client)) is None or model.state == "loading":
                 pass  # The worker's last words are on their way.
         assert (model.name, model.state, model.workers) == ("mine", "failed", 0)
@@ -46,7 +51,9 @@ async def test_why_a_model_failed_stays_to_be_seen(tmp_path: Path) -> None:
 
 
 async def test_a_model_that_loads_has_the_name_it_will_have(tmp_path: Path) -> None:
-    async with Cluster(tmp_path, workers=0, engine=(), worker_flags=FLAGS) as cluster:
+    async with Cluster(
+        tmp_path, workers=0, engine=(), worker_flags=FLAGS, patience=PATIENCE
+    ) as cluster:
         said: list[tuple[str, str]] = []
 
         def listen(_subject: bytes, _reply: bytes, _headers: bytes, data: bytes) -> None:
@@ -59,6 +66,8 @@ async def test_a_model_that_loads_has_the_name_it_will_have(tmp_path: Path) -> N
         await bus.start()
         cluster.add_worker("w0")
         await cluster.all_ready()
+        # What the gateway has heard may still be on its way to this listener.
+        await until(lambda: "ready" in dict(said), "it is said that the model is ready")
         await bus.close()
         assert said[0][0] == "loading"
         assert said[-1][0] == "ready"

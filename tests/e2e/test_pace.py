@@ -20,12 +20,14 @@ def test_a_paced_stream_is_smooth_and_complete(stack: RunningStack) -> None:
     ids: list[int] = []
     times: list[float] = []
     finished = False
+    asked = time.monotonic()
     for answer in caller.generate(message):
         ids.extend(answer.delta.token_ids)
         times.extend([time.monotonic()] * len(answer.delta.token_ids))
         finished = finished or answer.HasField("finished")
     assert ids == list(range(30))
     assert finished
-    # 29 gaps of 20 ms; the engine alone would take 2 ms a token.
-    assert times[-1] - times[0] >= 29 * 0.02 * 0.95
+    # 29 gaps of 20 ms; the engine alone would take 2 ms a token. The first token may be seen late,
+    # and the others then follow it closer: what counts begins with the question.
+    assert times[-1] - asked >= 29 * 0.02
     caller.channel.close()

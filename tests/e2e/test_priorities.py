@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream import Client
+from millstream import Client, Generation
 from millstream.questions import Priority
 from shared.errors import DeadlineExceeded, Overloaded
 from tests.e2e.running import RunningStack
@@ -67,6 +67,11 @@ async def _done(seen: list[Seen], count: int) -> None:
         await asyncio.sleep(STEP)
 
 
+async def _rest(answer: Generation) -> int:
+    """Read an answer to its end; how many pieces that were."""
+    return len([delta async for delta in answer])
+
+
 def percentile(values: list[float], percent: int) -> float:
     """The value that so many percent do not exceed."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
@@ -75,17 +80,20 @@ def percentile(values: list[float], percent: int) -> float:
 async def test_what_is_late_is_never_started(stack: RunningStack) -> None:
     async with Client(stack.target) as client:
         seen: list[Seen] = []
-        long = client.generate("x", max_tokens=100, priority="batch")
+        long = client.generate("x", max_tokens=500, priority="batch")
         await anext(long)
+        reading = asyncio.create_task(_rest(long))
         late = client.generate("x", max_tokens=TOKENS, deadline=0.15)
         began = time.perf_counter()
         with pytest.raises(DeadlineExceeded):
             await anext(late)
-        assert 0.1 < time.perf_counter() - began < 0.45
+        assert time.perf_counter() - began > 0.1
+        assert not reading.done()  # It ended in time, not when its turn had come.
         assert late.started is None
-        assert len([delta async for delta in long]) > 0
-        await ask(client, seen, "interactive")  # The slot is free: nothing late runs in it.
-        assert seen[0].ended - seen[0].started < 4 * TOKENS * STEP
+        assert await reading > 0
+        for _ in range(5):  # The slot is free: nothing late runs in it.
+            await ask(client, seen, "interactive")
+        assert statistics.median(one.ended - one.started for one in seen) < 4 * TOKENS * STEP
 
 
 async def test_interactive_work_overtakes_a_full_queue(stack: RunningStack) -> None:
@@ -104,16 +112,21 @@ async def test_interactive_work_overtakes_a_full_queue(stack: RunningStack) -> N
                 gaps.extend((await ask(client, seen, "batch")).gaps)
 
         batch = [asyncio.create_task(user()) for _ in range(BATCH)]
-        await asyncio.wait_for(_done(seen, 2), 10)
+        await asyncio.wait_for(_done(seen, 2), 30)
         waits = []
+        asked = []
         for _ in range(100):
             one = await ask(client, seen, "interactive")
             freed = max(other.ended for other in seen if other.ended < one.started)
             waits.append(one.started - freed)
-            passed = sum(one.asked + LATE < other.started < one.started for other in seen)
-            assert passed <= 1, f"{passed} requests overtook it"  # One is what the floor lets by.
+            asked.append(one)
         stop.set()
         await asyncio.gather(*batch)
+    # What holds up a step beside it may hold up a question as well, on its way to the queue.
+    sent = LATE + max(0.0, max(gaps) - STEP)
+    for one in asked:
+        passed = sum(one.asked + sent < other.started < one.started for other in seen)
+        assert passed <= 1, f"{passed} requests overtook it"  # One is what the floor lets by.
     late = max(0.0, percentile(gaps, 99) - STEP)
     assert percentile(waits, 50) < STEP + 0.005 + late, (waits, late)
     assert percentile(waits, 99) < STEP + 0.005 + 2 * late, (waits, late)
@@ -128,7 +141,7 @@ async def test_batch_work_does_not_starve(stack: RunningStack) -> None:
             while not all(task.done() for task in batch):
                 await ask(client, seen, "interactive")
 
-        users = [asyncio.create_task(user()) for _ in range(6)]
+        users = [asyncio.create_task(user()) for _ in range(20)]
         await asyncio.wait_for(asyncio.gather(*batch), 60)
         await asyncio.gather(*users)
         served = [one for one in seen if one.priority == "interactive"]
@@ -138,12 +151,12 @@ async def test_batch_work_does_not_starve(stack: RunningStack) -> None:
 async def test_what_would_be_late_is_refused_at_once(stack: RunningStack) -> None:
     async with Client(stack.target) as client:
         seen: list[Seen] = []
-        batch = [asyncio.create_task(ask(client, seen, "batch")) for _ in range(30)]
+        batch = [asyncio.create_task(ask(client, seen, "batch")) for _ in range(60)]
         await asyncio.wait(batch[:10])
-        began = time.perf_counter()
+        before = len(seen)
         with pytest.raises(Overloaded) as caught:
-            await anext(client.generate("x", max_tokens=8, priority="batch", deadline=0.15))
-        assert time.perf_counter() - began < 0.12
+            await anext(client.generate("x", max_tokens=8, priority="batch", deadline=1.0))
+        assert len(seen) - before <= 3  # Of 25 that end within its deadline.
         assert caught.value.retry_after
         await asyncio.gather(*batch)
 
@@ -157,7 +170,7 @@ async def test_what_would_be_late_may_wait_where_one_says_so(tmp_path: Path) -> 
     ) as cluster:
         client = cluster.client()
         seen: list[Seen] = []
-        batch = [asyncio.create_task(ask(client, seen, "batch")) for _ in range(30)]
+        batch = [asyncio.create_task(ask(client, seen, "batch")) for _ in range(60)]
         await _done(seen, 10)
         with pytest.raises(DeadlineExceeded):
             await client.complete("x", max_tokens=8, priority="batch", deadline=0.15)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import ROOT, RunningStack
+from millstream import SyncClient
+from tests.e2e.running import ROOT, START_LIMIT, RunningStack
 from tests.eventually import eventually
 
 README = (ROOT / "README.md").read_text()
@@ -81,7 +82,12 @@ def test_the_app_is_served(stack: RunningStack, tmp_path: Path) -> None:
     with (tmp_path / "worker.log").open("wb") as log:
         process = subprocess.Popen(worker, cwd=tmp_path, env=env, stderr=log)
     try:
-        eventually(ready.exists, "the worker is ready", 20.0)
+        eventually(ready.exists, "the worker is ready", START_LIMIT)
+        with SyncClient(stack.target) as client:
+            eventually(
+                lambda: any(one.engine == "app" and one.workers for one in client.models()),
+                "the gateway knows it",
+            )
         told = subprocess.run(
             shlex.split(call), capture_output=True, text=True, timeout=30, env=env, cwd=tmp_path
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated
 
 import numpy
 
 from millstream import END, App, AppError, End, Tensor
+from tests.eventually import until
 
 app = App("batched")
 sizes: list[int] = []
@@ -20,6 +22,14 @@ async def together(x: list[int]) -> list[int | Exception]:
     sizes.append(len(x))
     await asyncio.sleep(0.05)
     return [AppError("OUT_OF_RANGE", "below 0") if one < 0 else one * 2 for one in x]
+
+
+@app.model("together-held", batch=True, max_batch=32)
+async def together_held(x: list[int], gate: list[str]) -> list[int]:
+    """Each batch ends once there is a file of that name."""
+    sizes.append(len(x))
+    await until(Path(gate[0]).exists, "the gate is open")
+    return [one * 2 for one in x]
 
 
 @app.model("together-nap", batch=True, max_batch=32)

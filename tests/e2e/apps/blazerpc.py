@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import grpclib
@@ -16,6 +17,7 @@ from google.rpc.error_details_pb2 import ResourceInfo
 from grpclib.exceptions import GRPCError
 
 from millstream import App, AppError, Context, Depends, Logging, Metrics, Middleware, Tensor, Traces
+from tests.eventually import eventually, until
 
 Pairs = Annotated[numpy.ndarray, Tensor("float32", "rows", 2)]
 seen: Counter[str] = Counter()
@@ -98,11 +100,13 @@ def words(text: str) -> Iterator[str]:
     yield from text.split()
 
 
-@app.model("slow-words")
-def slow_words(text: str, seconds: float) -> Iterator[str]:
-    for word in text.split():
-        time.sleep(seconds)
-        yield word
+@app.model("held-words")
+def held_words(text: str, gate: str) -> Iterator[str]:
+    """The first word at once; then it blocks until there is a file of that name."""
+    first, *others = text.split()
+    yield first
+    eventually(Path(gate).exists, "the gate is open", 30)
+    yield from others
 
 
 @app.model("endless")
@@ -151,9 +155,11 @@ def nap(seconds: float = 0.3) -> float:
 
 
 @app.model("one-by-one", concurrency=1)
-async def one_by_one(name: str, seconds: float = 0.0) -> str:
+async def one_by_one(name: str, gate: str = "") -> str:
+    """Ends once there is a file of that name, if one is named."""
     seen[f"ran {name}"] += 1
-    await asyncio.sleep(seconds)
+    if gate:
+        await until(Path(gate).exists, "the gate is open")
     return name
 
 

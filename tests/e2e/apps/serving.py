@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import urllib.request
 from collections import Counter
@@ -97,6 +98,11 @@ class Serving:
         url = f"http://127.0.0.1:{self._metrics[name]}/metrics"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return str(answer.read().decode())
+
+    def open_calls(self, model: str) -> int:
+        """Calls of a function that the gateway has and that have not ended."""
+        sample = rf'^millstream_gateway_sessions{{.*model="{model}".*}} (\d+)'
+        return sum(map(int, re.findall(sample, self.metrics(), re.M)))
 
     def rss(self, name: str) -> int:
         """Bytes of memory that a process has."""

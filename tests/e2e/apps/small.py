@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from millstream import App
+from tests.eventually import until
 
 app = App("small")
 
@@ -18,7 +20,9 @@ async def process(seconds: float = 0.05) -> int:
 
 
 @app.model("processes")
-async def processes(n: int, seconds: float) -> AsyncIterator[int]:
-    for _ in range(n):
+async def processes(n: int, gate: str) -> AsyncIterator[int]:
+    """One item at once, the others once there is a file of that name."""
+    yield os.getpid()
+    await until(Path(gate).exists, "the gate is open")
+    for _ in range(n - 1):
         yield os.getpid()
-        await asyncio.sleep(seconds)

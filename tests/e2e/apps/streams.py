@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy
 
 from millstream import App, Audio, Context, Image, Tensor, Video
+from tests.eventually import until
 
 made: Counter[str] = Counter()
 
@@ -67,6 +68,7 @@ def waiting(name: str, context: Context) -> str:
 @app.model("deaf")
 def deaf(seconds: float) -> float:
     time.sleep(seconds)
+    made["deaf ended"] += 1
     return seconds
 
 
@@ -116,19 +118,20 @@ async def once(n: int, seconds: float = 0.0) -> AsyncIterator[list[int]]:
 
 
 @app.model("again", idempotent=True)
-async def again(n: int, seconds: float = 0.0) -> AsyncIterator[list[int]]:
+async def again(n: int, gate: str = "") -> AsyncIterator[list[int]]:
+    """Where a gate is named, only five items come until there is a file of that name."""
     for number in range(n):
+        if gate and number == 5:
+            await until(Path(gate).exists, "the gate is open")
         yield [number, os.getpid()]
-        await asyncio.sleep(seconds)
 
 
 @app.model("answer", idempotent=True)
-async def answer(seconds: float) -> int:
-    await asyncio.sleep(seconds)
+async def answer(gate: str) -> int:
+    await until(Path(gate).exists, "the gate is open")
     return os.getpid()
 
 
 @app.model("answer-once")
-async def answer_once(seconds: float) -> int:
-    await asyncio.sleep(seconds)
-    return os.getpid()
+async def answer_once(gate: str) -> int:
+    return await answer(gate)
