@@ -69,10 +69,10 @@ def browse(clients: Clients, directory: Path, name: str) -> dict[str, Any]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            results = found.get(timeout=60)
+            results = found.get(timeout=120)
         finally:
             browser.terminate()
-            browser.wait(10)
+            browser.wait(60)
     assert "failed" not in results, results
     return results
 

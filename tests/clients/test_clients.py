@@ -35,5 +35,5 @@ def test_a_client(clients: Clients, client: str, program: str) -> None:
 def test_a_failure_inside_a_stream(clients: Clients, client: str, program: str) -> None:
     name = program.replace(".", "-")
     _, base, pid = clients.gateway(name, "--drain-grace", "0.2")
-    eventually(lambda: clients.serves(base), "the second gateway serves")
+    eventually(lambda: clients.serves(base), "the second gateway serves", 60)
     clients.run(client, program, BASE_URL=base, GATEWAY_PID=str(pid))

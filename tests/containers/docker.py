@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ def prometheus_image() -> str:
 
 
 def _public_or_made(public: str, name: str) -> str:
-    pulled = subprocess.run(["docker", "pull", "-q", public], capture_output=True, timeout=120)
-    if pulled.returncode == 0:
-        return public
+    with suppress(subprocess.TimeoutExpired):
+        pull = ["docker", "pull", "-q", public]
+        if subprocess.run(pull, capture_output=True, timeout=120).returncode == 0:
+            return public
     folder = "tests/containers"
     made = f"millstream-test-{name}:local"
     file = f"{folder}/{name}.Dockerfile"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
 from millstream import Client
 from shared.errors import MillstreamError
+from tests.eventually import eventually
 
 TOKENS = 150
 
@@ -75,3 +77,8 @@ class Load:
                 tally.answers += 1
                 tally.attempts += answer.finished.attempts > 1
                 tally.workers.add(answer.started.worker)
+
+
+def until(load: Load, condition: Callable[[], bool], what: str) -> None:
+    """Wait under load for something, or for the first problem."""
+    eventually(lambda: load.tally.problems or condition(), what, 60.0)

@@ -6,13 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
 from millstream import SyncClient
 from tests.containers.docker import ROOT, Compose, docker
-from tests.containers.load import Load
+from tests.containers.load import Load, until
 from tests.eventually import eventually
 
 BUF = ROOT / "tools" / "node_modules" / ".bin" / "buf"
@@ -23,10 +22,6 @@ def serving(target: str, model: str) -> int:
     """How many workers the gateway counts for a model."""
     with SyncClient(target) as client:
         return sum(one.workers for one in client.models(deadline=5.0) if one.name == model)
-
-
-def until(load: Load, condition: Callable[[], bool], what: str) -> None:
-    eventually(lambda: load.tally.problems or condition(), what, 60.0)
 
 
 def checked(load: Load) -> None:

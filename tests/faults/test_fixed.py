@@ -26,10 +26,15 @@ from shared.errors import (
 from tests.faults.harness import Cluster, Event, PlainNats, Scenario, play, until, verify
 
 FREE_WITHIN = 0.05
-"""Seconds from a client's leaving to its slot being somebody else's, the median of ten."""
+"""Seconds that a slot whose client leaves takes longer to be somebody else's than a free one takes
+to be anybody's, medians."""
 
 REFUSED_WITHIN = 0.01
-"""Seconds that a refusal takes longer than an answer that needs nothing, the median of ten."""
+"""Seconds that a refusal takes longer than two answers that need nothing, medians: the broker's has
+as far to go again."""
+
+SLOTS = 8
+WANTED = 20
 
 SHARED = {
     "a worker is killed and comes back": Scenario(
@@ -69,8 +74,9 @@ async def test_streams_survive(tmp_path: Path) -> None:
                 await cluster.quiet()
             except AssertionError as error:
                 raise AssertionError(f"{name}: {error}") from error
-            if "gateway" in name:
-                assert all(one.attempts == 1 for one in seen), "it declared a live worker dead"
+            if "gateway" in name:  # The other one tells whether a worker really stood still.
+                woken, other = (any(one.attempts > 1 for one in seen[k::2]) for k in (0, 1))
+                assert other or not woken, "it declared a live worker dead"
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -89,7 +95,9 @@ async def test_heartbeats_alone_find_a_dead_worker(tmp_path: Path) -> None:
     async with Cluster(tmp_path, nats=PlainNats(tmp_path / "nats")) as cluster:
         seen = await play(scenario, cluster)
         verify(seen)
-        assert max(one.worst_gap for one in seen) < 3.0
+        moved = [one.worst_gap for one in seen if one.attempts > 1]
+        stayed = [one.worst_gap for one in seen if one.attempts == 1]  # What the machine adds.
+        assert max(moved, default=0.0) < 3.0 + max(stayed, default=0.0), (moved, stayed)
 
 
 async def test_poison_dies_and_its_neighbours_finish(tmp_path: Path) -> None:
@@ -126,10 +134,14 @@ async def test_cancelling(tmp_path: Path) -> None:
         tmp_path, workers=1, gateways=2, worker_flags=("--max-batch", "1")
     ) as cluster:
         client = cluster.client()
+        begins: list[float] = []
         waits: tuple[list[float], list[float]] = [], []  # By this gateway, and by the other one.
         for turn in range(20):
+            asked = time.monotonic()
             first = client.generate("first", max_tokens=3000, request_id=f"first-{turn}")
             await anext(first)
+            begins.append(time.monotonic() - asked)
+            await _queued(cluster, 0)
             second = client.generate("second", max_tokens=2)
             waiting = asyncio.ensure_future(anext(second))
             await _queued(cluster, 1)
@@ -140,11 +152,13 @@ async def test_cancelling(tmp_path: Path) -> None:
             await waiting
             waits[turn % 2].append(time.monotonic() - left)
             await second.cancel()
-        assert max(statistics.median(each) for each in waits) < FREE_WITHIN, waits
+        longest = max(statistics.median(each) for each in waits)
+        assert longest < statistics.median(begins) + FREE_WITHIN, (waits, begins)
 
         # A queued one is taken out of its stream without any worker touching it.
         first = client.generate("first", max_tokens=3000)
         await anext(first)
+        await _queued(cluster, 0)
         tokens = _tokens(cluster)
         second = client.generate("second", max_tokens=2, request_id="queued")
         waiting = asyncio.ensure_future(anext(second))
@@ -156,15 +170,15 @@ async def test_cancelling(tmp_path: Path) -> None:
         await anext(first)
         await first.cancel()
         await until(lambda: _tokens(cluster) > tokens, "a heartbeat tells of the tokens")
-        late = await cluster.ask(3000, deadline=0.3)
+        late = await cluster.ask(3000, deadline=1.0)
         assert isinstance(late.error, DeadlineExceeded)
-        assert 5 < len(late.tokens) < 40
-        await cluster.quiet(3.0)
+        assert 5 < len(late.tokens) < 130  # At 10 ms a step.
+        await cluster.quiet()
 
 
 async def test_cancel_during_prefill(tmp_path: Path) -> None:
     async with Cluster(
-        tmp_path, workers=1, engine=("step_ms=5", "mode=chain", "prefill_ms=5000")
+        tmp_path, workers=1, engine=("step_ms=5", "mode=chain", "prefill_ms=60000")
     ) as cluster:
         generation = cluster.client().generate("slow", max_tokens=5)
         waiting = asyncio.ensure_future(anext(generation))
@@ -172,7 +186,7 @@ async def test_cancel_during_prefill(tmp_path: Path) -> None:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await generation.cancel()
-        await until(lambda: cluster.running == 0, "its slot is free", 1.0)
+        await until(lambda: cluster.running == 0, "its slot is free", 5.0)
 
 
 async def test_a_killed_gateway_leaves_nothing(tmp_path: Path) -> None:
@@ -190,8 +204,9 @@ async def test_a_killed_gateway_leaves_nothing(tmp_path: Path) -> None:
             assert isinstance(one.error, Unavailable)
         seen = await mine
         verify([seen])
-        assert seen.times[0] - killed < 3.0 + 0.7
-        await cluster.quiet(5.0)
+        # The lease, a claim, and what the machine adds.
+        assert seen.times[0] - killed < 3.0 + 0.7 + seen.worst_gap
+        await cluster.quiet()
 
 
 async def test_rolling_restarts_fail_nothing(tmp_path: Path) -> None:
@@ -226,17 +241,19 @@ async def test_overload_is_refused_at_once(tmp_path: Path) -> None:
         tmp_path,
         workers=1,
         engine=("step_ms=25", "mode=chain"),
-        worker_flags=("--max-batch", "8"),
+        worker_flags=("--max-batch", str(SLOTS)),
         gateway_flags=("--max-queue", "40"),
     ) as cluster:
+        await until(lambda: cluster.beats, "a heartbeat tells of the steps")
         peak = await _goodput(cluster, clients=9, seconds=2.5)
         begun = cluster.members["g0"].resident
         load = asyncio.create_task(_goodput(cluster, clients=80, seconds=5.0))
         refusals, controls = await _refusals(cluster, load)
         over = await load
-        assert over.done >= 0.9 * 2 * peak.done, (peak, over)  # It took twice as long.
+        assert over.done > peak.done, (peak, over)
+        assert over.share >= 0.7 * peak.share, (peak, over)
         assert min(len(refusals), len(controls)) >= 10, over
-        late = statistics.median(refusals) - statistics.median(controls)
+        late = statistics.median(refusals) - 2 * statistics.median(controls)
         assert late < REFUSED_WITHIN, (late, refusals, controls)
         assert cluster.members["g0"].resident < begun + 40 * 2**20
         ended = time.monotonic()
@@ -246,11 +263,20 @@ async def test_overload_is_refused_at_once(tmp_path: Path) -> None:
 
 @dataclass(slots=True)
 class Goodput:
-    """What an offered load came to."""
+    """What an offered load came to.
+
+    Attributes:
+        done: Whole answers.
+        late: Those that their deadline ended.
+        refused: Those that were not taken.
+        share: Of what the engine could make in the steps that it took, what whole answers got:
+            how long a step took is the machine's.
+    """
 
     done: int = 0
     late: int = 0
     refused: int = 0
+    share: float = 0.0
 
 
 async def _refusals(
@@ -265,7 +291,7 @@ async def _refusals(
                 await client.complete("x", model="nobody's")
             known = time.monotonic()
             try:
-                await client.complete("x", max_tokens=20, deadline=0.5)
+                await client.complete("x", max_tokens=WANTED, deadline=0.5)
             except Overloaded:
                 refusals.append(time.monotonic() - known)
                 controls.append(known - asked)
@@ -277,11 +303,12 @@ async def _refusals(
 
 async def _goodput(cluster: Cluster, clients: int, seconds: float) -> Goodput:
     result = Goodput()
+    tokens, steps = _tokens(cluster), _steps(cluster)
     until_ = time.monotonic() + seconds
 
     async def one(number: int) -> None:
         while time.monotonic() < until_:
-            seen = await cluster.ask(20, prompt=f"load {number}", deadline=2.5)
+            seen = await cluster.ask(WANTED, prompt=f"load {number}", deadline=2.5)
             if seen.error is None:
                 result.done += 1
             elif isinstance(seen.error, Overloaded):
@@ -294,6 +321,9 @@ async def _goodput(cluster: Cluster, clients: int, seconds: float) -> Goodput:
                 raise seen.error
 
     await asyncio.gather(*(one(number) for number in range(clients)))
+    made = result.done * WANTED
+    await until(lambda: _tokens(cluster) >= tokens + made, "a heartbeat tells of all tokens")
+    result.share = made / (SLOTS * (_steps(cluster) - steps))
     return result
 
 
@@ -334,3 +364,7 @@ async def _queued(cluster: Cluster, count: int) -> None:
 
 def _tokens(cluster: Cluster) -> int:
     return sum(beat.tokens for beat in cluster.beats.values())
+
+
+def _steps(cluster: Cluster) -> int:
+    return sum(beat.steps for beat in cluster.beats.values())

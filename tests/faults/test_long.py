@@ -21,7 +21,7 @@ from tests.faults.harness import (
     Event,
     PlainNats,
     Scenario,
-    free_port,
+    free_ports,
     play,
     until,
     verify,
@@ -66,7 +66,8 @@ async def test_a_stream_of_a_million_tokens_in_flat_memory(tmp_path: Path) -> No
 
 
 async def test_a_cluster_of_three_loses_its_leader(tmp_path: Path) -> None:
-    ports, routes = [free_port() for _ in range(3)], [free_port() for _ in range(3)]
+    ports = free_ports(6)
+    ports, routes = ports[:3], ports[3:]
     every = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
     servers = [
         PlainNats(
@@ -161,17 +162,20 @@ async def test_cancelling_under_load_frees_the_slot_at_once(tmp_path: Path) -> N
     beats = ("--heartbeat-seconds", "0.01")
     async with Cluster(tmp_path, workers=2, worker_flags=beats) as cluster:
         others = [
-            asyncio.create_task(cluster.ask(400, prompt=f"other {number}")) for number in range(16)
+            asyncio.create_task(cluster.ask(1000, prompt=f"other {number}")) for number in range(16)
         ]
-        waits = []
+        begins, waits = [], []
         for _ in range(10):
+            asked = time.monotonic()
             generation = cluster.client().generate("mine", max_tokens=3000)
             await anext(generation)
             await until(lambda: cluster.running == 17, "it runs", 5.0)
+            begins.append(time.monotonic() - asked)
             left = time.monotonic()
             await generation.cancel()
             await until(lambda: cluster.running == 16, "it ended", 5.0)
             waits.append(time.monotonic() - left)
         # The worker looks every 20 ms whether a heartbeat is due, and so does this test.
-        assert statistics.median(waits) < 0.05 + 2 * TICK, waits
+        longest = statistics.median(begins) + 0.05 + 2 * TICK
+        assert statistics.median(waits) < longest, (waits, begins)
         verify(await asyncio.gather(*others))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,9 +100,17 @@ async def start_engine(model: str = str(bundled.PATH), **args: str) -> Relay:
 def descendants(pid: int) -> Iterator[int]:
     """The processes that a process started, and those that these started."""
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield int(child)
-            yield from descendants(int(child))
+        with suppress(FileNotFoundError, ProcessLookupError):  # The thread has ended meanwhile.
+            for child in map(int, children.read_text().split()):
+                yield child
+                yield from descendants(child)
+
+
+def kill(processes: Iterable[int]) -> None:
+    """SIGKILL to all; with one of them others may have ended by themselves."""
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def engine_processes() -> set[int]:

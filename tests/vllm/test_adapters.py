@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -12,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from shared.errors import EngineError
-from tests.vllm.shared import Relay, engine_processes, make_adapter, start_engine
+from tests.eventually import until
+from tests.vllm.shared import Relay, engine_processes, kill, make_adapter, start_engine
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -52,12 +51,8 @@ async def test_the_engines_death_is_told_once(own: Own) -> None:
     driver = own.relay.driver()
     job = driver.submit()
     await driver.answers[job].begun.wait()
-    for pid in own.processes:
-        os.kill(pid, signal.SIGKILL)
-    for _ in range(3000):
-        if own.relay.deaths:
-            break
-        await asyncio.sleep(0.01)
+    kill(own.processes)
+    await until(lambda: own.relay.deaths, "the death is told")
     assert [type(error) for error in own.relay.deaths] == [EngineError]
     assert own.relay.engine.observe().running == 0
     driver.submit()  # Too late, and no fault: the worker is about to end.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,7 +12,7 @@ from shared import typed
 from shared.errors import EngineError, InvalidRequest
 from shared.signature import Scalar, TensorType
 from tests.vllm.embedding import DIMENSIONS, MODEL, TEXTS, Asking, cosine, expected, until
-from tests.vllm.shared import SMALL, engine_processes
+from tests.vllm.shared import SMALL, engine_processes, kill
 from workers.engines.vllm import VllmModel
 from workers.engines.vllm.embedding import EmbeddingEngine
 
@@ -115,8 +113,7 @@ async def test_a_vector_that_another_worker_gave_is_not_given_again(asking: Aski
 async def test_the_engines_death_is_told_once_and_is_no_texts_error(asking: Asking) -> None:
     jobs = [asking.submit("stream " * 200) for _ in range(4 * SLOTS)]
     await asking.end(jobs[0])
-    for pid in asking.processes:
-        os.kill(pid, signal.SIGKILL)
+    kill(asking.processes)
     await until(lambda: bool(asking.deaths), "the death is told")
     late = asking.submit(TEXTS[0])
     await asyncio.sleep(0)

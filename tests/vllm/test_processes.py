@@ -107,7 +107,7 @@ async def test_the_text_after_a_kill_is_the_undisturbed_one(cluster: Cluster) ->
     victim.signal(signal.SIGKILL)
     assert await asyncio.gather(*streams) == undisturbed
     assert [heard.tokens for heard in every] == [TOKENS] * len(STREAMS)
-    assert [heard.attempts for heard in every] == [
-        2 if heard.worker == first.worker else 1 for heard in every
-    ]
+    moved = [heard for heard in every if heard.attempts > 1]  # Not those that had their end.
+    assert first in moved
+    assert {(heard.worker, heard.attempts) for heard in moved} == {(first.worker, 2)}
     await until(lambda: not any(lives(pid) for pid in processes), "vLLM ends with its worker")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from millstream.v1.inference_grpc import InferenceStub
 from shared.errors import InvalidRequest, MillstreamError, UnknownRequest
 from shared.exits import EXIT_ENGINE
 from tests.eventually import eventually
-from tests.vllm.shared import descendants
+from tests.vllm.shared import descendants, kill
 from workers import bundled
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +175,6 @@ async def test_what_is_wrong_names_its_field(serving: Serving) -> None:
 
 def test_the_worker_ends_when_vllm_dies(serving: Serving) -> None:
     worker = serving.processes["worker"]
-    for pid in set(descendants(worker.pid)):
-        os.kill(pid, signal.SIGKILL)
+    kill(set(descendants(worker.pid)))
     assert worker.wait(30) == EXIT_ENGINE
     assert "vLLM died" in serving.log("worker")

@@ -5,7 +5,7 @@ returns what the clients saw; `verify` holds the promise against it.
 """
 
 from tests.faults.harness.cluster import Cluster
-from tests.faults.harness.processes import ROOT, TICK, Member, PlainNats, free_port, until
+from tests.faults.harness.processes import ROOT, TICK, Member, PlainNats, free_ports, until
 from tests.faults.harness.scenario import Event, Scenario, play, strike
 from tests.faults.harness.seen import Seen, verify
 
@@ -18,7 +18,7 @@ __all__ = [
     "PlainNats",
     "Scenario",
     "Seen",
-    "free_port",
+    "free_ports",
     "play",
     "strike",
     "until",

@@ -15,7 +15,7 @@ from typing import Self
 from millstream import Client
 from millstream.nats_server import NatsServer
 from shared.errors import MillstreamError
-from tests.faults.harness.processes import START_LIMIT, TICK, Member, PlainNats, until
+from tests.faults.harness.processes import START_LIMIT, TICK, Member, until
 from tests.faults.harness.seen import Seen
 from tests.faults.harness.watch import Watch
 
@@ -45,7 +45,7 @@ class Cluster(Watch):
         each: dict[str, Sequence[str]] | None = None,
         gateway_flags: Sequence[str] = (),
         worker_flags: Sequence[str] = (),
-        nats: NatsServer | PlainNats | None = None,
+        nats: NatsServer | None = None,
         urls: str = "",
         patience: float = START_LIMIT,
     ) -> None:
@@ -178,19 +178,31 @@ class Cluster(Watch):
             deadline: The client's, in seconds.
         """
         seen = Seen(prompt, tokens, time.monotonic())
+        await self.follow(seen, gateways=gateways, retry=retry, deadline=deadline)
+        return seen
+
+    async def follow(
+        self,
+        seen: Seen,
+        *,
+        gateways: Sequence[str],
+        retry: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """The same, written down where others can read it meanwhile."""
         while True:
             gateway = gateways[seen.tries % len(gateways)]
             seen.tries += 1
             try:
-                await self._follow(seen, gateway, deadline)
+                await self._follow_once(seen, gateway, deadline)
             except MillstreamError as error:
                 if retry and error.retryable and not seen.tokens and seen.tries < 100:
                     await asyncio.sleep(0.05)
                     continue
                 seen.error = error
-            return seen
+            return
 
-    async def _follow(self, seen: Seen, gateway: str, deadline: float | None) -> None:
+    async def _follow_once(self, seen: Seen, gateway: str, deadline: float | None) -> None:
         generation = self.client(gateway).generate(
             seen.prompt, max_tokens=seen.wanted, deadline=deadline
         )

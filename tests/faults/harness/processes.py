@@ -7,49 +7,40 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from millstream.nats_server import find_binary
+from millstream.nats_server import NatsServer, find_binary
 from shared.processes import dies_with_parent
 from tests.eventually import TICK as TICK
 from tests.eventually import until as until
-from tests.ports import free_port as free_port
+from tests.ports import free_ports as free_ports
 
 ROOT = Path(__file__).parents[3]
 START_LIMIT = 30.0
 
 
-class PlainNats:
+class PlainNats(NatsServer):
     """A nats-server as somebody else runs it: no system events, all defaults.
 
     Args:
         directory: Holds data and log.
         extra: More flags, for a cluster.
+        port: Where to listen; 0 is any free one.
     """
 
     def __init__(self, directory: Path, *extra: str, port: int = 0) -> None:
-        self.directory = directory
-        self.port = port or free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
+        super().__init__(directory, port=port)
         self._extra = extra
-        self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def spawn(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "log").open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    find_binary(), "-a", "127.0.0.1", "-p", str(self.port), "-js",
-                    "-sd", str(self.directory / "data"), *self._extra,
+                    find_binary(), "-a", self.host, "-p", str(self.port or -1),
+                    "--ports_file_dir", str(self.directory),
+                    "-js", "-sd", str(self.directory / "data"), *self._extra,
                 ],
                 stdout=log, stderr=log, preexec_fn=dies_with_parent(),
             )  # fmt: skip
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    stop = kill
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ class Event:
     """Something that goes wrong.
 
     Attributes:
-        at: Seconds after the streams began to flow.
+        at: Seconds after all streams had begun to flow.
         do: kill, freeze, wake, terminate, restart; nats_kill, nats_lose (its storage too),
             nats_start, nats_freeze, nats_wake.
         target: Whom it hits.
@@ -33,7 +32,7 @@ class Scenario:
     """Streams, and what goes wrong while they flow.
 
     Attributes:
-        streams: How many, spread over the gateways.
+        streams: How many, spread over the gateways; the workers have room for all at once.
         tokens: Each.
         events: In the order of their times.
         workers: How many.
@@ -54,21 +53,19 @@ class Scenario:
 async def play(scenario: Scenario, cluster: Cluster) -> list[Seen]:
     """Run a scenario on a cluster that stands; what the clients saw."""
     names = sorted(cluster.targets)
-    tasks = [
-        asyncio.create_task(
-            cluster.ask(
-                scenario.tokens, prompt=f"stream {number}", gateways=[names[number % len(names)]]
-            )
-        )
-        for number in range(scenario.streams)
-    ]
     start = time.monotonic()
-    await until(lambda: cluster.running > 0, "the streams run")
+    seen = [Seen(f"stream {number}", scenario.tokens, start) for number in range(scenario.streams)]
+    tasks = [
+        asyncio.create_task(cluster.follow(one, gateways=[names[number % len(names)]]))
+        for number, one in enumerate(seen)
+    ]
+    # All of them: one that comes while NATS is away is refused, and rightly.
+    await until(lambda: all(one.times or one.error for one in seen), "the streams flow")
     begun = time.monotonic()
     for event in scenario.events:
         await asyncio.sleep(max(0.0, begun + event.at - time.monotonic()))
         await strike(cluster, event)
-    seen = await asyncio.gather(*tasks)
+    await asyncio.gather(*tasks)
     assert time.monotonic() - start < 120
     return seen
 
@@ -82,10 +79,10 @@ async def strike(cluster: Cluster, event: Event) -> None:
     elif event.do == "nats_lose":
         await asyncio.to_thread(cluster.nats.kill)
         cluster.lose_storage()
-    elif event.do in ("nats_freeze", "nats_wake"):
-        if cluster.nats.process is not None:
-            stop = event.do == "nats_freeze"
-            cluster.nats.process.send_signal(signal.SIGSTOP if stop else signal.SIGCONT)
+    elif event.do == "nats_freeze":
+        cluster.nats.pause()
+    elif event.do == "nats_wake":
+        cluster.nats.resume()
     else:
         {
             "kill": cluster.kill,
