@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from contextlib import ExitStack
+
+UNGIVEN = range(20_000, 32_000)
+"""Below what Linux gives to whoever asks for any port: between the looking and the using, none of
+these goes to a connection of somebody else's."""
+
+_chance = random.SystemRandom()  # Test processes beside this one must not look at the same.
 
 
 def free_port() -> int:
@@ -15,7 +22,14 @@ def free_port() -> int:
 def free_ports(count: int) -> list[int]:
     """As many ports that nobody uses now, no two of them the same."""
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        found: list[int] = []
+        for port in _chance.sample(UNGIVEN, len(UNGIVEN)):
+            probe = stack.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(f"{len(found)} ports of {UNGIVEN} are free; {count} are needed")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from grpclib.const import Status
@@ -139,11 +140,22 @@ async def test_cancelling_the_task_cancels() -> None:
         await asyncio.wait_for(gateway.cancelled.wait(), 5)
 
 
-async def test_the_deadline_ends_it() -> None:
-    gateway = FakeGateway(for_ever)
+async def test_the_deadline_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = asyncio.Event()
+
+    async def begin(request: pb.GenerateRequest, stream: GenerateStream) -> None:
+        began.set()
+        await for_ever(request, stream)
+
+    gateway = FakeGateway(begin)
     async with gateway.serving() as target, Client(target) as client:
+        answer = asyncio.create_task(client.complete("p", deadline=60.0))
+        await asyncio.wait_for(began.wait(), 5)
+        loop = asyncio.get_running_loop()
+        time = loop.time
+        monkeypatch.setattr(loop, "time", lambda: time() + 60.0)  # A minute passes.
         with pytest.raises(DeadlineExceeded):
-            await client.complete("p", deadline=0.1)
+            await answer
         await asyncio.wait_for(gateway.cancelled.wait(), 5)
 
 
@@ -157,12 +169,12 @@ async def test_a_status_becomes_its_error() -> None:
 
 
 async def test_nobody_listens() -> None:
-    gateway = FakeGateway(count_to_three)
-    async with gateway.serving() as target:
-        pass
-    async with Client(target) as client:
-        with pytest.raises(Unavailable, match=target):
-            await client.complete("p")
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # Nobody else gets the port, and none listens at it.
+        target = f"127.0.0.1:{deaf.getsockname()[1]}"
+        async with Client(target) as client:
+            with pytest.raises(Unavailable, match=target):
+                await client.complete("p")
 
 
 async def test_the_gateway_dies_in_the_middle() -> None:
