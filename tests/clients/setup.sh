@@ -39,7 +39,9 @@ make_one() {
         langchain) python langchain 'langchain-openai==1.7.*' ;;
         chromium)
             if ! command -v chromium >/dev/null && [[ "${CHROMIUM:-}" == install ]]; then
-                DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium
+                apt-get update -qq  # Lists of another day name files that are gone.
+                DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+                    -o DPkg::Lock::Timeout=300 chromium
             fi
             ;;
         *) echo "there is no client $1" >&2; exit 2 ;;
