@@ -131,6 +131,9 @@ class Answer:
     def on_token(self, index: int, token: int, message: bytes) -> bool:
         """Deliver the first choice's next token, whose message is ready.
 
+        Where one was delivered before it and there is no gap, `begun` and `first_token` are known
+        and `done` is not.
+
         Returns:
             Whether it was delivered. It is not where more is to be done: if it is the first, or not
             the next, while something is missing, or where the client gets other messages.

@@ -27,7 +27,7 @@ class Items(Answer):
     """One function's answer.
 
     Args:
-        give: Gets whole items: the outlet's `items`.
+        outlet: Gets whole items.
         ask: Asks for what is missing.
         count: Counts an event.
     """

@@ -62,7 +62,7 @@ class Lane:
 
 
 class PartLane(Lane):
-    """The answer of a function, whose parts need not be kept.
+    """The answer of a function, whose parts need not be kept: `delivered` stays empty.
 
     Attributes:
         reached: How many of them are delivered.

@@ -31,7 +31,10 @@ class Writer(Protocol):
     """A client's connection."""
 
     def write(self, messages: Sequence[bytes]) -> bool:
-        """Write all messages now and return True, or none of them; never waits."""
+        """Write all messages now and return True, or none of them; never waits.
+
+        None while a `send` is under way: what that has comes first.
+        """
 
     async def send(self, messages: Sequence[bytes]) -> None:
         """Write all messages as the client takes them."""

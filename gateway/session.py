@@ -245,6 +245,8 @@ class Session:
     def token(self, exec_: int, index: int, token: int, message: bytes) -> bool:
         """Deliver a token whose message is ready, where that is all there is to do.
 
+        While BOUND something is due only as long as a gap is open, which the answer looks at.
+
         Returns:
             Whether it was delivered; if not, it is a chunk like others.
         """

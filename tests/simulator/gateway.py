@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.router import Router
-from gateway.session import Session
+from gateway.session import Session, State
 from shared import subjects, wire
 from shared.errors import MillstreamError, Overloaded, Unavailable
 from tests.simulator.broker import Broker, Connection
@@ -62,6 +62,8 @@ class Gateway(Member):
         elif subject.startswith("ms.rep."):
             assert isinstance(frame, bytes)
             request_id = subject.rsplit(".", 1)[1]
+            if request_id in self.clients:
+                self._look(*self.clients[request_id])
             if not (wire.is_token(frame) and self.router.on_token(request_id, frame)):
                 self._on_reply(request_id, wire.decode(frame))
         elif isinstance(frame, wire.Heartbeat):
@@ -70,6 +72,15 @@ class Gateway(Member):
             self.router.on_announce(frame)
         elif not isinstance(frame, wire.GatewayBeat):
             self.router.on_worker(frame)  # type: ignore[arg-type]
+
+    def _look(self, client: Client, session: Session) -> None:
+        """What a ready token does not ask for, since it follows from there being no gap."""
+        answer = session.answer
+        if session.state is State.BOUND and answer.gap_since is None:
+            if session.due is not None:
+                client.breaks.append("no gap, and something is due")
+            if answer.done is not None:
+                client.breaks.append("no gap, and the end is known")
 
     def _on_reply(self, request_id: str, frame: wire.Frame) -> None:
         self.router.on_reply(request_id, frame)

@@ -106,6 +106,20 @@ def _forwarded_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Answer, "on_token", forgetting)
 
 
+def _a_second_reason_to_tick(patch: pytest.MonkeyPatch) -> None:
+    bind = Session._bind
+
+    def binding(self: Session, exec_: int, worker: str, now: float) -> None:
+        bind(self, exec_, worker, now)
+        self.due = now + 1.0
+
+    patch.setattr(Session, "_bind", binding)
+
+
+def _the_gap_before_the_end_is_none(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Answer, "on_done", lambda self, done, _now: setattr(self, "done", done))
+
+
 def _no_freezing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Answer, "freeze", lambda _self: None)
 
@@ -221,6 +235,8 @@ BROKEN: dict[str, Break] = {
     "any exec may have its tokens forwarded": _no_fencing_of_tokens,
     "a token is forwarded whichever is next": _tokens_in_any_order,
     "what was forwarded is not told to a continuation": _forwarded_is_forgotten,
+    "something is due while bound, without a gap": _a_second_reason_to_tick,
+    "what is missing at the end is no gap": _the_gap_before_the_end_is_none,
     "what came early outlives its exec": _no_freezing,
     "a continuation is not told what was delivered": _no_delivered_tokens,
     "what was delivered is not sliced off": _no_slicing,
