@@ -17,7 +17,7 @@ from google.rpc.status_pb2 import Status
 from gateway import health
 from millstream import Client, SyncClient
 from shared.errors import EngineError, FunctionError, InvalidRequest
-from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, serving
+from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, held, serving
 from tests.eventually import eventually, until
 
 pytestmark = pytest.mark.alone
@@ -169,9 +169,7 @@ async def test_one_bad_item_fails_alone(stack: Serving) -> None:
 async def test_a_call_cancelled_in_the_queue_does_not_run(stack: Serving, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     async with Client(stack.target) as client:
-        first = asyncio.ensure_future(client.predict("one-by-one", name="first", gate=str(gate)))
-        while not (await client.predict("seen")).get("ran first"):
-            assert not first.done()
+        first = await held(client, gate)
         second = asyncio.ensure_future(client.predict("one-by-one", name="second"))
         await until(lambda: stack.open_calls("one-by-one@1") == 2, "the second waits")
         second.cancel()

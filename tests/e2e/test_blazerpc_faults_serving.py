@@ -17,7 +17,7 @@ from gateway.access.keys import changing
 from millstream import Client, SyncClient
 from shared.errors import DeadlineExceeded, Overloaded, Unauthenticated
 from shared.tls import client_context
-from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, serving
+from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, held, serving
 from tests.e2e.running import run_millstream
 from tests.eventually import eventually, until
 from tests.integration.certificates import Authority
@@ -159,9 +159,7 @@ def test_the_client_has_deadlines_and_metadata(client: SyncClient) -> None:
 async def test_admission_has_a_limit(stack: Serving, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     async with Client(stack.target) as client:
-        first = asyncio.ensure_future(client.predict("one-by-one", name="first", gate=str(gate)))
-        while not (await client.predict("seen")).get("ran first"):
-            assert not first.done()
+        first = await held(client, gate)
         calls = [asyncio.ensure_future(client.predict("one-by-one", name="a")) for _ in range(60)]
         await until(lambda: sum(call.done() for call in calls) > 20, "they are refused")
         gate.touch()

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from gateway import health
 from millstream import App, Client, SyncClient
 from shared.errors import Overloaded
-from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, serving
+from tests.e2e.apps.serving import PACKAGE, Foreign, Serving, held, serving
 from tests.e2e.running import RunningStack, run_millstream
 from tests.eventually import eventually
 from tests.integration.test_tracing import METADATA, Collector
@@ -140,9 +140,7 @@ def test_json_over_http_predicts_and_streams(stack: Serving) -> None:
 async def test_the_queue_is_bounded(stack: Serving, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     async with Client(stack.target) as client:
-        first = asyncio.ensure_future(client.predict("one-by-one", name="first", gate=str(gate)))
-        while not (await client.predict("seen")).get("ran first"):
-            assert not first.done()
+        first = await held(client, gate)
         calls = [asyncio.ensure_future(client.predict("one-by-one", name="q")) for _ in range(200)]
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)  # By a refusal.
         gate.touch()

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from millstream import Client
-from tests.faults.harness import Cluster
+from tests.faults.harness import LOAD_LIMIT, Cluster
 
 TOKENS = 300
 KILL_AT = 10
-PATIENCE = 120.0
-"""Seconds in which two workers have loaded torch and a model, where others use the machine too."""
 WAYS: list[dict[str, Any]] = [
     {"temperature": 0.0},
     {"temperature": 0.9, "top_p": 0.95, "seed": 7},
@@ -46,7 +44,7 @@ async def test_the_text_after_a_kill_is_the_undisturbed_one(
     tmp_path: Path, sampling: dict[str, Any]
 ) -> None:
     flags = ("--engine", "torch")
-    async with Cluster(tmp_path, engine=(), worker_flags=flags, patience=PATIENCE) as cluster:
+    async with Cluster(tmp_path, engine=(), worker_flags=flags, patience=LOAD_LIMIT) as cluster:
         client = cluster.client()
         undisturbed, _ = await told(client, sampling, None)
         text, attempts = await told(client, sampling, cluster)

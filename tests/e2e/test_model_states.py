@@ -13,14 +13,12 @@ from shared import subjects, wire
 from shared.bus import Bus, BusOptions
 from shared.errors import Unavailable
 from shared.exits import EXIT_MODEL
-from tests.faults.harness import Cluster, until
+from tests.faults.harness import LOAD_LIMIT, Cluster, until
 from workers import bundled
 
 pytest.importorskip("torch", reason="the torch extra is not installed")
 
 FLAGS = ("--engine", "torch")
-PATIENCE = 120.0
-"""Seconds in which torch and a model are loaded, where others use the machine too."""
 
 
 async def only(client: Client) -> Model | None:
@@ -36,7 +34,7 @@ async def test_why_a_model_failed_stays_to_be_seen(tmp_path: Path) -> None:
         worker = cluster.add_worker("w0")
         await until(
             lambda: worker.process is not None and worker.process.poll() is not None,
-            "its end", PATIENCE,
+            "its end", LOAD_LIMIT,
         )  # fmt: skip
         assert worker.process is not None
         assert worker.process.returncode == EXIT_MODEL
@@ -52,7 +50,7 @@ async def test_why_a_model_failed_stays_to_be_seen(tmp_path: Path) -> None:
 
 async def test_a_model_that_loads_has_the_name_it_will_have(tmp_path: Path) -> None:
     async with Cluster(
-        tmp_path, workers=0, engine=(), worker_flags=FLAGS, patience=PATIENCE
+        tmp_path, workers=0, engine=(), worker_flags=FLAGS, patience=LOAD_LIMIT
     ) as cluster:
         said: list[tuple[str, str]] = []
 

@@ -56,25 +56,31 @@ async def run(directory: Path, seeds: range) -> dict[int, str]:
     wrong: dict[int, str] = {}
     left = list(seeds)
     while left:
-        cluster = Cluster(
+        async with Cluster(
             directory / f"from-{left[0]}",
             workers=WORKERS,
             gateways=GATEWAYS,
             worker_flags=("--max-batch", "8"),
-        )
-        async with cluster:
-            while left:
+        ) as cluster:
+            fault = ""
+            while left and not fault:
                 seed = left.pop(0)
-                try:
-                    async with asyncio.timeout(90):
-                        seen = await play(scenario(seed), cluster)
-                        verify(seen)
-                        await mend(cluster)
-                        await cluster.quiet()
-                except (AssertionError, TimeoutError, MillstreamError, NatsServerError) as error:
-                    wrong[seed] = f"{error!r} in {scenario(seed).events}"
-                    break
+                fault = await _fault(scenario(seed), cluster)
+            if fault:
+                wrong[seed] = fault
     return wrong
+
+
+async def _fault(one: Scenario, cluster: Cluster) -> str:
+    """What goes wrong in a scenario, if anything."""
+    try:
+        async with asyncio.timeout(90):
+            verify(await play(one, cluster))
+            await mend(cluster)
+            await cluster.quiet()
+    except (AssertionError, TimeoutError, MillstreamError, NatsServerError) as error:
+        return f"{error!r} in {one.events}"
+    return ""
 
 
 async def mend(cluster: Cluster) -> None:

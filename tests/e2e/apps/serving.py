@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from millstream import SyncClient
+from millstream import Client, SyncClient
 from millstream.nats_server import NatsServer
 from tests.eventually import eventually
 from tests.integration.processes import Parts
@@ -120,6 +121,14 @@ def serving(folder: Path, *gateway: str, **environment: str) -> Iterator[Serving
             hosts = ("--grpc-host", "127.0.0.1", "--http-host", "127.0.0.1")
             parts.gateway(*hosts, f"--metrics-port={metrics}", *gateway)
             yield Serving(parts, metrics, os.environ | environment)
+
+
+async def held(client: Client, gate: Path) -> asyncio.Future[Any]:
+    """A call of `one-by-one` that runs, and gives "first" once there is a file of that name."""
+    call = asyncio.ensure_future(client.predict("one-by-one", name="first", gate=str(gate)))
+    while not (await client.predict("seen")).get("ran first"):
+        assert not call.done()
+    return call
 
 
 class Foreign:

@@ -5,11 +5,20 @@ returns what the clients saw; `verify` holds the promise against it.
 """
 
 from tests.faults.harness.cluster import Cluster
-from tests.faults.harness.processes import ROOT, TICK, Member, PlainNats, free_ports, until
+from tests.faults.harness.processes import (
+    LOAD_LIMIT,
+    ROOT,
+    TICK,
+    Member,
+    PlainNats,
+    free_ports,
+    until,
+)
 from tests.faults.harness.scenario import Event, Scenario, play, strike
 from tests.faults.harness.seen import Seen, verify
 
 __all__ = [
+    "LOAD_LIMIT",
     "ROOT",
     "TICK",
     "Cluster",

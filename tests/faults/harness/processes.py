@@ -15,6 +15,8 @@ from tests.ports import free_ports as free_ports
 
 ROOT = Path(__file__).parents[3]
 START_LIMIT = 30.0
+LOAD_LIMIT = 120.0
+"""Seconds in which torch and a model are loaded, where others use the machine too."""
 
 
 class PlainNats(NatsServer):
